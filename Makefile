@@ -1,0 +1,49 @@
+# Two commands: `make demo` shows the library at work, `make test` checks everything. The other targets are their parts.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+WORKERS ?= 2
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# Two torch processes on two cores get in each other's way unless each keeps to one thread and sleeps while it waits.
+demo test unit wheel: export OMP_NUM_THREADS ?= 1
+demo test unit wheel: export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test install lint types arrows docs unit wheel bench
+
+demo: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/first_vector.sh build/demo
+
+test: lint types arrows docs
+	$(PYTEST)
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/pyright
+
+arrows: $(INSTALLED)
+	$(BIN)/lint-imports --no-logo
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+unit: $(INSTALLED)
+	$(PYTEST) -m "not slow"
+
+wheel: $(INSTALLED)
+	$(BIN)/pytest tests/test_wheel.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.fit_speed
+	$(BIN)/python -m benchmarks.generate_speed

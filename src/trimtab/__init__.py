@@ -1,0 +1,96 @@
+"""Faithful, bi-directional steering vectors for language models.
+
+    import trimtab as tt
+
+    model = tt.load_model("path/or/hub-id")
+    vector = tt.fit("cdas", model, tt.load_pairs("pairs.jsonl"), layer=12)
+    print(model.generate(["Hello"], steering=[vector.elicit()]))
+
+Names are loaded when they are first used, so `import trimtab` alone is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trimtab._version import __version__
+
+if TYPE_CHECKING:
+    from trimtab.data import ContrastPair, PairSet, load_pairs
+    from trimtab.errors import FitDivergedError, InputError, MissingExtraError, NetworkError, TrimtabError
+    from trimtab.methods import METHODS, fit
+    from trimtab.models import Model, capture, coordinates, load_model, steer
+    from trimtab.progress import Progress, ProgressCallback
+    from trimtab.steering import (
+        Ablate,
+        Add,
+        Affine,
+        Clamp,
+        Intervention,
+        NullOut,
+        Positions,
+        Site,
+        Steering,
+        SteeringVector,
+    )
+
+_HOMES = {
+    "trimtab.data": ("ContrastPair", "PairSet", "load_pairs"),
+    "trimtab.errors": ("FitDivergedError", "InputError", "MissingExtraError", "NetworkError", "TrimtabError"),
+    "trimtab.methods": ("METHODS", "fit"),
+    "trimtab.models": ("Model", "capture", "coordinates", "load_model", "steer"),
+    "trimtab.progress": ("Progress", "ProgressCallback"),
+    "trimtab.steering": (
+        "Ablate",
+        "Add",
+        "Affine",
+        "Clamp",
+        "Intervention",
+        "NullOut",
+        "Positions",
+        "Site",
+        "Steering",
+        "SteeringVector",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "METHODS",
+    "Ablate",
+    "Add",
+    "Affine",
+    "Clamp",
+    "ContrastPair",
+    "FitDivergedError",
+    "InputError",
+    "Intervention",
+    "MissingExtraError",
+    "Model",
+    "NetworkError",
+    "NullOut",
+    "PairSet",
+    "Positions",
+    "Progress",
+    "ProgressCallback",
+    "Site",
+    "Steering",
+    "SteeringVector",
+    "TrimtabError",
+    "__version__",
+    "capture",
+    "coordinates",
+    "fit",
+    "load_model",
+    "load_pairs",
+    "steer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

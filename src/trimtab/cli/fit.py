@@ -1,0 +1,149 @@
+"""`trimtab fit`: a steering vector from contrast pairs."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from trimtab.cli.describe import factor_words, multipliers, sites
+from trimtab.cli.options import Device, Dtype, Json, ModelName, SourceTokens, given, parse_layer
+from trimtab.cli.output import emit_json, number, say
+from trimtab.cli.progress import show_progress
+from trimtab.cli.quiet import at_work
+from trimtab.errors import FitDivergedError, InputError
+
+if TYPE_CHECKING:
+    from trimtab.steering import SteeringVector
+
+
+def fit(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A method of `trimtab methods`, such as cdas.")],
+    model: ModelName,
+    pairs: Annotated[
+        str,
+        typer.Option(
+            "--pairs", metavar="P", help="A .jsonl, .parquet or .csv file, a name of `datasets`, or hub:owner/name."
+        ),
+    ],
+    layer: Annotated[str, typer.Option("--layer", metavar="N", help="0-based block whose output is edited.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to save the vector in.")],
+    concept: Annotated[
+        str | None, typer.Option("--concept", metavar="NAME", help="Only the pairs of this concept.")
+    ] = None,
+    positions: Annotated[
+        str | None, typer.Option("--positions", metavar="WHERE", help="all, prompt, response, last, or f2+l2.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Dimensions of the edited subspace.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the pairs.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of the first step.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pairs a step.")] = None,
+    weighting: Annotated[
+        Literal["minibatch", "response"] | None,
+        typer.Option("--weighting", help="What counts alike: tokens of a minibatch (published), or responses."),
+    ] = None,
+    max_response_tokens: Annotated[
+        int | None, typer.Option("--max-response-tokens", help="Cut responses to so many tokens.")
+    ] = None,
+    cache_bytes: Annotated[
+        int | None, typer.Option("--cache-bytes", help="Memory for cached teacher distributions.")
+    ] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut pairs longer than the model's context.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Start vector and order of the pairs.")] = None,
+    init: Annotated[Path | None, typer.Option("--init", metavar="V.npy", help="Start vector, to replay a run.")] = None,
+    order: Annotated[
+        Path | None, typer.Option("--order", metavar="O.npy", help="Order of the pairs (epochs x n), to replay a run.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="T.npz", help="Write the vector and loss of every step here.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    source_tokens: SourceTokens = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the vector that --out holds.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Fit a steering vector to contrast pairs and save it."""
+    block = parse_layer(layer)
+    from trimtab.steering.storage import check_free
+
+    check_free(out, overwrite=overwrite)
+    settings = given(
+        positions=positions,
+        rank=rank,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        weighting=weighting,
+        max_response_tokens=max_response_tokens,
+        cache_bytes=cache_bytes,
+        truncate=truncate or None,
+        seed=seed,
+    )
+    replay = given(init=init, order=order, trace=trace)
+    with at_work():
+        from trimtab.data import load_pairs
+        from trimtab.fitting.settings import build_settings
+        from trimtab.methods import find_method
+        from trimtab.methods import fit as fit_vector
+        from trimtab.models import load_model
+
+        build_settings(find_method(method).settings, {"layer": block, **settings})
+        contrast = load_pairs(pairs, concept=concept)
+        loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
+    try:
+        with at_work(), show_progress() as progress:
+            vector = fit_vector(method, loaded, contrast, layer=block, progress=progress, **replay, **settings)
+    except FitDivergedError as error:
+        raise InputError(_diverged(error, out)) from error
+    vector.save(out, overwrite=overwrite)
+    summary = _summary(vector, method, block, out)
+    if json_output:
+        emit_json(summary)
+    else:
+        _print_summary(summary, model)
+
+
+def _diverged(error: FitDivergedError, out: Path) -> str:
+    """Saves the last good vector beside `out` and says so."""
+    if error.last_good is None:
+        return f"{error}; there is no vector to keep, {out} was not written"
+    kept = out.with_name(f"{out.name}.last-good")
+    error.last_good.save(kept, overwrite=True)
+    return f"{error}; the vector of the last good step is kept in {kept}, {out} was not written"
+
+
+def _summary(vector: "SteeringVector", method: str, layer: int, out: Path) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    training = cast("dict[str, Any]", vector.provenance["training"])
+    of_sites = sites(vector)
+    summary = {
+        "vector": str(out),
+        "method": method,
+        "layer": layer,
+        "loss_first": training["loss_first"],
+        "loss_last": training["loss_last"],
+        "factors": of_sites[0]["factors"] if of_sites else None,
+        "multiplier": multipliers(vector),
+        "seconds": training["seconds"],
+        "steps": training["steps"],
+    }
+    return summary | ({"sites": of_sites} if len(of_sites) > 1 else {})
+
+
+def _print_summary(summary: dict[str, Any], model: str) -> None:
+    """The same for people, and what to type next."""
+    out, steps = summary["vector"], summary["steps"]
+    if summary["loss_first"] is not None:
+        losses = f"loss {number(summary['loss_first'])} -> {number(summary['loss_last'])}"
+        say(f"{summary['method']} at layer {summary['layer']}: {losses} in {steps} steps, {summary['seconds']:.1f} s")
+    else:
+        say(f"{summary['method']} at layer {summary['layer']}: solved in {summary['seconds']:.1f} s")
+    if summary["factors"] is not None:
+        say(f"positive factor  {factor_words(summary['factors']['positive'])}")
+        say(f"negative factor  {factor_words(summary['factors']['negative'])}")
+    say(
+        f"saved in {out}",
+        f"next: trimtab inspect {shlex.quote(out)}",
+        f"      trimtab generate --model {shlex.quote(model)} --vector {shlex.quote(out)} 'Your prompt'",
+    )

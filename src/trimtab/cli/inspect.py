@@ -1,0 +1,145 @@
+"""`trimtab inspect`: what a saved vector is, where it came from, whether it fits a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trimtab.cli.describe import edits_json, factor_words, multipliers
+from trimtab.cli.options import Device, Dtype, Json
+from trimtab.cli.output import emit_json, number, one_line, print_table, say
+from trimtab.cli.quiet import at_work
+
+if TYPE_CHECKING:
+    from trimtab.steering import SteeringVector
+
+_TOKENS = 10
+"""Promoted and demoted tokens shown."""
+
+_BAR = 24
+"""Columns of the longest bar of a histogram."""
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A saved vector's directory.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="M", help="Say whether it fits this model, and which tokens it moves."),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json_output: Json = False,
+) -> None:
+    """Say what a saved vector is, where it came from, and whether it fits a model."""
+    from trimtab.steering import SteeringVector
+
+    vector = SteeringVector.load(path)
+    found = describe(vector, path) | ({} if model is None else against(vector, model, device, dtype))
+    if json_output:
+        emit_json(found)
+    else:
+        _print(found)
+
+
+def describe(vector: "SteeringVector", path: Path) -> dict[str, Any]:
+    """What the directory alone tells."""
+    card = vector.model
+    return {
+        "vector": str(path),
+        "method": vector.method,
+        "settings": dict(vector.settings),
+        "model": {
+            "id": card.id,
+            "revision": card.revision,
+            "model_type": card.model_type,
+            "hidden_size": card.hidden_size,
+            "n_blocks": card.n_blocks,
+            "prefix_ids": list(card.prefix_ids),
+            "template_fingerprint": card.template_fingerprint,
+            "source_tokens": card.source_tokens,
+        },
+        "directions": list(vector.directions),
+        "multiplier": multipliers(vector),
+        "edits": edits_json(vector),
+        "edit_ratio": vector.provenance.get("edit_ratio"),
+        "provenance": {name: value for name, value in vector.provenance.items() if name != "edit_ratio"},
+        "content_hash": vector.content_hash,
+    }
+
+
+def against(vector: "SteeringVector", model: str, device: str | None, dtype: str | None) -> dict[str, Any]:
+    """What a model adds: whether the vector fits it, and the tokens it promotes and demotes there."""
+    with at_work():
+        from trimtab.models import load_model
+        from trimtab.models.compat import check_fits
+        from trimtab.models.lens import promoted_tokens
+
+        loaded = load_model(model, device=device, dtype=dtype, source_tokens=vector.model.source_tokens)
+        problems = check_fits(loaded, vector)
+        fit = {"model": model, "fits": not problems, "problems": problems}
+        if loaded.hidden_size != vector.model.hidden_size:
+            return {"compatibility": fit}
+        promoted, demoted = promoted_tokens(loaded, vector, _TOKENS)
+    return {"compatibility": fit, "promoted": _scored(promoted), "demoted": _scored(demoted)}
+
+
+def _scored(tokens: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"token": token, "score": score} for token, score in tokens]
+
+
+def _print(found: dict[str, Any]) -> None:
+    card = found["model"]
+    say(
+        f"{found['vector']}: {found['method']}, {' and '.join(found['directions'])}",
+        f"made for {card['id']}{'@' + card['revision'] if card['revision'] else ''}"
+        f" ({card['n_blocks']} blocks, width {card['hidden_size']}, {len(card['prefix_ids'])} prefix tokens)",
+        f"multiplier unless typed: {', '.join(f'{name} {number(m)}' for name, m in found['multiplier'].items())}",
+    )
+    _print_flat("settings", found["settings"])
+    _print_flat("provenance", found["provenance"])
+    if found["edit_ratio"]:
+        ratios = ", ".join(f"{name} {number(ratio)}" for name, ratio in found["edit_ratio"].items())
+        say(f"norm of the edit over the state's: {ratios}")
+    for edit in found["edits"]:
+        _print_edit(edit)
+    if "compatibility" in found:
+        fit = found["compatibility"]
+        say("", f"fits {fit['model']}" if fit["fits"] else f"does not fit {fit['model']}:", *fit["problems"])
+    for name in ("promoted", "demoted"):
+        if name in found:
+            say(f"{name}: " + "  ".join(f"{entry['token']!r} {number(entry['score'])}" for entry in found[name]))
+    say(f"content hash {found['content_hash']}")
+
+
+def _print_flat(title: str, values: dict[str, Any], before: str = "") -> None:
+    """Names and values, an object within an object under a dotted name."""
+    if title:
+        say(f"{title}:" if values else f"{title}: none recorded")
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _print_flat("", value, f"{before}{name}.")
+        else:
+            say(f"  {before}{name} = {number(value) if isinstance(value, float) else one_line(str(value))}")
+
+
+def _print_edit(edit: dict[str, Any]) -> None:
+    """One edit: where, what, its classes, and their histogram per coordinate."""
+    say("", f"{edit['transform']} of rank {edit['rank']} at {edit['site']}, positions {edit['positions']}")
+    if edit["factors"] is None:
+        return
+    for name in ("positive", "negative"):
+        say(f"  {name} factor {factor_words(edit['factors'][name])}")
+    for index, entry in enumerate(edit["coordinates"]):
+        say(f"  coordinate {index}: d' {number(entry['d_prime'])}, AUROC {number(entry['auroc'])}")
+        if entry["histogram"] is not None:
+            _print_histogram(**entry["histogram"])
+
+
+def _print_histogram(edges: list[float], positive: list[int], negative: list[int]) -> None:
+    """Both classes side by side over shared bins, the largest count filling the bar."""
+    unit = _BAR / max(*positive, *negative, 1)
+    rows = [
+        (f"  {number(low)}", "#" * round(n * unit), str(n), "#" * round(p * unit), str(p))
+        for low, n, p in zip(edges[:-1], negative, positive, strict=True)
+    ]
+    print_table(("  from", "negative".ljust(_BAR), "", "positive".ljust(_BAR), ""), rows)

@@ -1,0 +1,44 @@
+"""The flags that several commands share, spelled once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.errors import InputError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+ModelName = Annotated[str, typer.Option("--model", metavar="M", help="A Hugging Face model id, or a directory.")]
+Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", metavar="DTYPE", help="float32, bfloat16, float16.")]
+SourceTokens = Annotated[
+    str | None,
+    typer.Option(
+        "--source-tokens",
+        metavar="TEXT",
+        help="Assistant header of the chat template; its last token is the source position.",
+    ),
+]
+VectorPath = Annotated[Path, typer.Option("--vector", metavar="DIR", help="A saved vector's directory.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Apply the vector although the chat template or prefix is not the one it knows.")
+]
+
+
+def parse_layer(text: str) -> int:
+    """The block number of `--layer`.
+
+    Raises:
+        InputError: it is anything but one whole number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(
+            f"--layer {text}: takes one 0-based block number for now (such as --layer 12); lists and auto are to come"
+        ) from None
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """The settings that were typed, without those left to the method's own defaults (None)."""
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,138 @@
+"""What is frozen is computed once: base states, source states and teacher distributions of interchange items.
+
+Letters: n scored tokens, d hidden, v vocabulary, s tokens of a sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trimtab.fitting.buckets import buckets
+from trimtab.fitting.items import Item
+from trimtab.models.capture import pad_right
+from trimtab.models.split import SplitModel
+from trimtab.progress import Progress, ProgressCallback
+
+logger = logging.getLogger(__name__)
+
+BUILD_TOKENS = 4096
+TEACHERS = ("log_probs", "states", "none")
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What fits a byte budget.
+
+    Attributes:
+        base: Whether base states (s, d) are kept.
+        teacher: What is kept of the teacher: its log-probabilities (n, v), its final states (n, d), or nothing.
+        bytes: What it takes.
+    """
+
+    base: bool
+    teacher: str
+    bytes: int
+
+    @classmethod
+    def choose(cls, items: Sequence[Item], hidden: int, vocabulary: int, itemsize: int, budget: int) -> CachePlan:
+        """The plan that saves the most work within `budget` bytes.
+
+        A teacher that is not kept costs a whole forward a step, base states half of one or so, teacher log-probabilities one
+        product with the head: kept in that order.
+        """
+        base = sum(len(item.base) for item in items) * hidden * itemsize
+        scored = sum(item.n_scored for item in items)
+        states, log_probs = scored * hidden * itemsize, scored * vocabulary * 4
+        options = [
+            cls(True, "log_probs", base + log_probs),
+            cls(True, "states", base + states),
+            cls(False, "log_probs", log_probs),
+            cls(False, "states", states),
+        ]
+        return next((plan for plan in options if plan.bytes <= budget), cls(False, "none", 0))
+
+
+class FrozenCache:
+    """Serves the frozen parts of items, from memory or computed again.
+
+    Args:
+        model: The frozen model in parts.
+        layer: The site's block.
+        items: All items; they are asked for by index.
+        plan: What to keep.
+        device: Where the model takes ids.
+        progress: Told of every batch of the build.
+    """
+
+    def __init__(
+        self,
+        model: SplitModel,
+        layer: int,
+        items: Sequence[Item],
+        plan: CachePlan,
+        device: torch.device,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self._model, self._layer, self._items, self._device = model, layer, items, device
+        self.plan = plan
+        self._base: dict[int, Tensor] = {}
+        self._teacher: dict[int, Tensor] = {}
+        self._sources: dict[int, Tensor] = {}
+        self._build(progress)
+        self.sources = torch.stack([self._sources[index] for index in range(len(items))])  # (items, d) float32
+
+    def base(self, indices: Sequence[int]) -> list[Tensor]:
+        """States (s, d) at the site of each item's base sequence, without intervention."""
+        missing = [index for index in indices if index not in self._base]
+        fresh = dict(zip(missing, self._run_trunk(missing), strict=True)) if missing else {}
+        return [fresh[index] if index in fresh else self._base[index] for index in indices]
+
+    def teacher(self, indices: Sequence[int]) -> Callable[[int, int], Tensor]:
+        """The teacher of these items' scored tokens, one after the other: (start, end) -> (end - start, v) log-probabilities."""
+        if self.plan.teacher == "log_probs":
+            kept = torch.cat([self._teacher[index] for index in indices])
+            return lambda start, end: kept[start:end]
+        states = [final for _, final in self._run_whole(indices)] if self.plan.teacher == "none" else None
+        finals = torch.cat(states if states is not None else [self._teacher[index] for index in indices])
+        return lambda start, end: self._log_probs(finals[start:end])
+
+    @torch.no_grad()
+    def _log_probs(self, finals: Tensor) -> Tensor:
+        return torch.log_softmax(self._model.logits(finals).float(), dim=-1)
+
+    def _build(self, progress: ProgressCallback | None) -> None:
+        started, total, done = time.monotonic(), len(self._items), 0
+        for group in buckets([len(item.source) for item in self._items], BUILD_TOKENS):
+            for index, (source, finals) in zip(group, self._run_whole(group), strict=True):
+                self._sources[index] = source
+                if self.plan.teacher == "log_probs":
+                    self._teacher[index] = self._log_probs(finals)
+                elif self.plan.teacher == "states":
+                    self._teacher[index] = finals
+            if self.plan.base:
+                self._base |= dict(zip(group, self._run_trunk(group), strict=True))
+            done += len(group)
+            if progress is not None:
+                progress(Progress("cache", done, total, time.monotonic() - started))
+
+    def _run_whole(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Source state (d,) float32 and teacher's final states (n, d) of items, from one plain forward of their sources."""
+        items = [self._items[index] for index in indices]
+        ids, _ = pad_right([item.source for item in items], self._device)
+        states, finals = self._model.whole(ids, self._layer)
+        return [
+            (states[row, item.source_position].float(), finals[row, item.source_scored].clone())
+            for row, item in enumerate(items)
+        ]
+
+    def _run_trunk(self, indices: Sequence[int]) -> list[Tensor]:
+        items = [self._items[index] for index in indices]
+        ids, _ = pad_right([item.base for item in items], self._device)
+        states = self._model.trunk(ids, self._layer)
+        return [states[row, : len(item.base)].clone() for row, item in enumerate(items)]

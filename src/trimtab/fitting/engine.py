@@ -1,0 +1,149 @@
+"""One fit from pairs to directions and factors: tokenise, freeze, cache, train, read the factors off the data."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trimtab.data import PairSet, tokenise_pairs
+from trimtab.errors import InputError
+from trimtab.fitting.cache import CachePlan, FrozenCache
+from trimtab.fitting.items import Item, interchange_items
+from trimtab.fitting.order import Array, example_order, start_directions
+from trimtab.fitting.settings import TrainSettings
+from trimtab.fitting.trainer import Diverged, InterchangeTrainer, Objective, Trace
+from trimtab.models.model import Model
+from trimtab.models.split import SplitModel, frozen
+from trimtab.progress import ProgressCallback
+from trimtab.steering import Factors, FactorStats
+
+logger = logging.getLogger(__name__)
+
+RATIO_ITEMS = 64
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What a run is given besides its settings.
+
+    Args:
+        init: Start vector (hidden,) or (rank, hidden), or the path of a `.npy`.
+        order: Example indices (epochs, pairs), or the path of a `.npy`.
+        trace: Where to write the run as `.npz`: `vecs` (steps + 1, hidden), `jsd` a minibatch and `n_tok` a minibatch.
+        progress: Told of every batch of the cache and every step.
+    """
+
+    init: Array | None = None
+    order: Array | None = None
+    trace: str | Path | None = None
+    progress: ProgressCallback | None = None
+
+
+@dataclass(frozen=True)
+class InterchangeFit:
+    """What a fit found.
+
+    Attributes:
+        directions: W, (r, d) float32 on the CPU.
+        factors: Coordinates of the source states of all training prompts, a class.
+        trace: The run.
+        edit_ratio: Median of (norm of the edit) / (norm of the state) over edited tokens, a direction, at multiplier 1.
+        plan: What was cached.
+        seconds: Wall clock: of the whole fit and of building the cache.
+        diverged_at: 0-based step at which the loss left the finite numbers; `directions` are then the last good ones.
+    """
+
+    directions: Tensor
+    factors: Factors
+    trace: Trace | None
+    edit_ratio: dict[str, float]
+    plan: CachePlan
+    seconds: dict[str, float]
+    diverged_at: int | None = None
+
+
+def fit_interchange(
+    model: Model, pairs: PairSet, settings: TrainSettings, objective: Objective, options: FitOptions
+) -> InterchangeFit:
+    """Train rank-r directions on contrast pairs with a token objective.
+
+    Raises:
+        InputError: A layer the model does not have, a rank above its width, pairs that do not fit the context, a start
+            vector or order of the wrong shape, or positions that pick no token.
+    """
+    began = time.monotonic()
+    model.check_layer(settings.layer)
+    if settings.rank > model.hidden_size:
+        raise InputError(f"rank {settings.rank} exceeds the model's hidden size {model.hidden_size}")
+    start = start_directions(options.init, settings.rank, model.hidden_size, settings.seed)
+    order = example_order(options.order, settings.epochs, len(pairs), settings.seed)
+    items = interchange_items(
+        tokenise_pairs(
+            model.chat,
+            pairs,
+            context_length=model.context_length or sys.maxsize,
+            max_response_tokens=settings.max_response_tokens,
+            truncate=settings.truncate,
+        )
+    )
+    split = SplitModel(model.hf, model.layout)
+    plan = CachePlan.choose(items, model.hidden_size, split.vocabulary, model.dtype.itemsize, settings.cache_bytes)
+    logger.info("cache: %s", plan)
+    with frozen(model.hf):
+        cache = FrozenCache(split, settings.layer, items, plan, model.device, options.progress)
+        cached = time.monotonic()
+        trainer = InterchangeTrainer(split, cache, items, objective, settings)
+        diverged, trace = None, None
+        try:
+            trace = trainer.run(start.to(cache.sources.device), order, options.progress)
+            directions = trace.vectors[-1]
+        except Diverged as stop:
+            diverged, directions = stop.step, stop.directions.cpu()
+        factors = _factors(cache.sources.cpu(), directions)
+        ratio = _edit_ratio(cache, items, directions, factors)
+    if trace is not None and options.trace is not None:
+        write_trace(Path(options.trace), trace)
+    seconds = {"total": time.monotonic() - began, "cache": cached - began}
+    return InterchangeFit(directions, factors, trace, ratio, plan, seconds, diverged)
+
+
+def _factors(sources: Tensor, directions: Tensor) -> Factors:
+    """Coordinates of the source states (specification of CDAS, section 6): items alternate positive, negative sources."""
+    values = sources @ directions.T  # (items, r)
+    return Factors(positive=FactorStats.of(values[0::2]), negative=FactorStats.of(values[1::2]))
+
+
+def _edit_ratio(cache: FrozenCache, items: Sequence[Item], directions: Tensor, factors: Factors) -> dict[str, float]:
+    """Median of |h' - h| / |h| over prompt tokens after the prefix, for up to `RATIO_ITEMS` items a direction."""
+    ratios = {}
+    for offset, direction in enumerate(("elicit", "suppress")):
+        chosen = list(range(offset, len(items), 2))[:RATIO_ITEMS]
+        states = cache.base(chosen)
+        tokens = torch.cat([s[items[k].prefix : items[k].base_prompt] for k, s in zip(chosen, states, strict=True)])
+        tokens = tokens.float().cpu()
+        moved = (factors.value(direction, 1.0) - tokens @ directions.T) @ directions
+        ratios[direction] = float((moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12)).median())
+    return ratios
+
+
+def write_trace(path: Path, trace: Trace) -> None:
+    """Write a run as `.npz` under a temporary name, then rename."""
+    vectors = trace.vectors[:, 0] if trace.vectors.shape[1] == 1 else trace.vectors
+    buffer = io.BytesIO()
+    np.savez(buffer, vecs=vectors.numpy(), jsd=trace.losses.numpy(), n_tok=trace.n_tokens.numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(buffer.getvalue())
+    os.replace(name, path)

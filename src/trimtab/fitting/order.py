@@ -1,0 +1,83 @@
+"""Start vectors and example orders: seeded, or given so that another implementation's run can be replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError
+
+Array = np.ndarray | Tensor | str | Path
+
+
+def start_directions(init: Array | None, rank: int, hidden: int, seed: int) -> Tensor:
+    """Orthonormal start rows W (rank, hidden), float32.
+
+    Args:
+        init: (hidden,) or (rank, hidden), or the path of a `.npy`; taken as it is. None = random, from `seed`.
+        rank: r.
+        hidden: d.
+        seed: Seed of the explicit generator used when `init` is None.
+
+    Raises:
+        InputError: An unreadable file, another shape, values that are not finite, or a zero row.
+    """
+    if init is None:
+        generator = torch.Generator().manual_seed(seed)
+        return retract(torch.randn((rank, hidden), generator=generator))
+    array = read_array("init", init)
+    rows = torch.atleast_2d(torch.as_tensor(np.array(array)).float())
+    if rows.shape != (rank, hidden):
+        raise InputError(f"init has shape {tuple(array.shape)}; this model and rank need ({rank}, {hidden})")
+    if not torch.isfinite(rows).all() or (rows.norm(dim=1) == 0).any():
+        raise InputError("init holds NaN, infinite values or a zero row; give unit directions")
+    return rows.contiguous()
+
+
+def retract(rows: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal rows (polar factor); for one row w / (||w|| + eps), as published."""
+    if rows.shape[0] == 1:
+        return rows / (rows.norm(dim=1, keepdim=True) + torch.finfo(torch.float32).eps)
+    u, _, vh = torch.linalg.svd(rows.double(), full_matrices=False)
+    return (u @ vh).to(rows.dtype)
+
+
+def example_order(order: Array | None, epochs: int, n: int, seed: int) -> Tensor:
+    """Indices of the pairs in the order they are used: (epochs, n) int64.
+
+    A given order may also be flat, (epochs * n,). Without one it is the one that the published loader draws from a generator seeded with `seed`: an epoch takes one
+    int64, a permutation that is used, and one more that is thrown away.
+
+    Raises:
+        InputError: An unreadable file, another shape, or a row that is no permutation of 0 .. n - 1.
+    """
+    if order is not None:
+        given = torch.as_tensor(np.array(read_array("order", order)))
+        if given.is_floating_point() or tuple(given.shape) not in ((epochs, n), (epochs * n,)):
+            raise InputError(f"order has shape {tuple(given.shape)} and dtype {given.dtype}; need integers ({epochs}, {n})")
+        given = given.view(epochs, n)
+        if not (given.sort(dim=1).values == torch.arange(n)).all():
+            raise InputError(f"order: every row must hold each of 0 to {n - 1} once")
+        return given.long()
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(epochs):
+        torch.empty((), dtype=torch.int64).random_(generator=generator)
+        rows.append(torch.randperm(n, generator=generator))
+        torch.randperm(n, generator=generator)
+    return torch.stack(rows)
+
+
+def read_array(name: str, value: Array) -> np.ndarray:
+    """An array, or the one in a `.npy` file (never a pickled one)."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.load(Path(value), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{name}: cannot read {value} as a .npy array ({error}); save it with numpy.save") from error

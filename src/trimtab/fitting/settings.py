@@ -1,0 +1,106 @@
+"""Settings that every interchange-trained method shares, checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from trimtab.errors import InputError
+from trimtab.steering import Positions
+
+WEIGHTINGS = ("minibatch", "response")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a direction is trained.
+
+    Args:
+        layer: 0-based block whose output is edited.
+        epochs: Passes over the pairs.
+        lr: First learning rate of AdamW; it falls linearly to 0.
+        batch_size: Pairs a step; each gives one item a direction, so a step sees twice as many sequences.
+        seed: Seeds the start vector and the order of the pairs.
+        positions: Which tokens of prompt and response are edited: all, prompt, response, last, f<N>+l<M>.
+        rank: Number of directions r.
+        weighting: `minibatch` (published: mean over the scored tokens of each of a step's two minibatches) or `response`
+            (mean over each response, then over responses).
+        grad_clip: Largest norm of the gradient.
+        weight_decay: Of AdamW.
+        max_response_tokens: Cut responses to this many tokens; None = whole.
+        truncate: Cut responses that do not fit the context instead of refusing them.
+        cache_bytes: Memory for frozen states and teacher distributions; what does not fit is computed again each step.
+        max_tokens: Most tokens in one forward of the blocks above the site.
+
+    Raises:
+        InputError: A setting that is no finite number or outside its range.
+    """
+
+    layer: int
+    epochs: int = 18
+    lr: float = 0.04
+    batch_size: int = 8
+    seed: int = 42
+    positions: str = "all"
+    rank: int = 1
+    weighting: str = "minibatch"
+    grad_clip: float = 1.0
+    weight_decay: float = 0.0
+    max_response_tokens: int | None = None
+    truncate: bool = False
+    cache_bytes: int = 2 * 1024**3
+    max_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "seed", "weight_decay", "cache_bytes"):
+            check_number(name, getattr(self, name), least=0, whole=name != "weight_decay")
+        for name in ("epochs", "batch_size", "rank", "max_tokens"):
+            check_number(name, getattr(self, name), least=1, whole=True)
+        for name in ("lr", "grad_clip"):
+            check_number(name, getattr(self, name), above=0)
+        if self.max_response_tokens is not None:
+            check_number("max_response_tokens", self.max_response_tokens, least=1, whole=True)
+        if self.weighting not in WEIGHTINGS:
+            raise InputError(f"weighting is {self.weighting!r}; allowed: {', '.join(WEIGHTINGS)}")
+        Positions.parse(self.positions)
+
+
+def check_number(
+    name: str, value: object, *, least: float | None = None, above: float | None = None, whole: bool = False
+) -> None:
+    """Raise InputError unless `value` is a finite number (an integer where `whole`) at least `least` and above `above`."""
+    bound = f"at least {least}" if least is not None else f"above {above}"
+    kind = "a whole number" if whole else "a finite number"
+    allowed = (int,) if whole else (int, float)
+    good = isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
+    if good and (least is None or value >= least) and (above is None or value > above):  # pyright: ignore
+        return
+    raise InputError(f"{name} is {value!r}; it must be {kind} {bound}")
+
+
+def build_settings(cls: type[T], values: Mapping[str, object]) -> T:
+    """A settings dataclass from named values.
+
+    Raises:
+        InputError: A name the method does not have (with the nearest one it has), or a missing or bad value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown setting {name!r}{hint} (allowed: {', '.join(fields)})")
+    missing = [name for name, field in fields.items() if _is_required(field) and name not in values]
+    if missing:
+        raise InputError(f"setting {missing[0]!r} is missing; give it a value")
+    return cls(**values)
+
+
+def _is_required(field: dataclasses.Field[object]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -1,0 +1,166 @@
+"""Train directions by interchange: only the blocks above the site run in a step, on padded groups of equal-ish length.
+
+Letters: b sequences of a group, s tokens, d hidden, r rank, n scored tokens of a group, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError
+from trimtab.fitting.buckets import buckets
+from trimtab.fitting.cache import FrozenCache
+from trimtab.fitting.divergence import TokenLoss
+from trimtab.fitting.interchange import interchange
+from trimtab.fitting.items import Item
+from trimtab.fitting.order import retract
+from trimtab.fitting.settings import TrainSettings
+from trimtab.models.split import SplitModel
+from trimtab.progress import Progress, ProgressCallback
+from trimtab.steering import Geometry, Positions
+
+CHUNK_BYTES = 8 * 1024**2
+"""Size of one float32 logits chunk: small enough for a CPU's cache and far below a whole (n, v)."""
+
+Objective = Callable[[Tensor, Tensor], TokenLoss]
+"""(logits (n, v), teacher log-probabilities (n, v)) -> loss and gradient a token."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run, step by step.
+
+    Attributes:
+        vectors: (steps + 1, r, d) float32, before the first and after every step.
+        losses: (2 * steps,) float32, mean loss over the scored tokens of each minibatch.
+        n_tokens: (2 * steps,) int64, scored tokens of each minibatch.
+    """
+
+    vectors: Tensor
+    losses: Tensor
+    n_tokens: Tensor
+
+
+class Diverged(ArithmeticError):
+    """Loss or gradient left the finite numbers.
+
+    Attributes:
+        step: 0-based step.
+        directions: (r, d), the last good ones.
+    """
+
+    def __init__(self, step: int, directions: Tensor) -> None:
+        super().__init__(step, directions)
+        self.step, self.directions = step, directions
+
+
+class InterchangeTrainer:
+    """Runs the training loop of CDAS (specification, section 4) for any token objective.
+
+    Args:
+        model: The frozen model in parts.
+        cache: Frozen states of `items`.
+        items: Two a pair: elicit, suppress.
+        objective: Loss of a token with its gradient.
+        settings: Learning rate, batch size and so on.
+    """
+
+    def __init__(
+        self, model: SplitModel, cache: FrozenCache, items: Sequence[Item], objective: Objective, settings: TrainSettings
+    ) -> None:
+        self._model, self._cache, self._items = model, cache, items
+        self._objective, self._settings = objective, settings
+        self._masks = [_edit_mask(item, Positions.parse(settings.positions)) for item in items]
+        if not any(bool(mask.any()) for mask in self._masks):
+            raise InputError(f"positions {settings.positions!r} pick no token of any pair; use 'all', or longer responses")
+
+    def run(self, start: Tensor, order: Tensor, progress: ProgressCallback | None = None) -> Trace:
+        """Train from `start` (r, d) over pairs in `order` (epochs, pairs).
+
+        Raises:
+            Diverged: The loss or the gradient of a step was not finite.
+        """
+        settings = self._settings
+        batches = [batch for epoch in order for batch in epoch.split(settings.batch_size)]
+        weights = start.clone().requires_grad_()
+        optimiser = torch.optim.AdamW([weights], lr=settings.lr, weight_decay=settings.weight_decay)
+        vectors, losses, counts = [start.clone().cpu()], [], []
+        started = time.monotonic()
+        for step, batch in enumerate(batches):
+            optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / len(batches))
+            optimiser.zero_grad()
+            loss, n_tokens = self._step(weights, batch.tolist())
+            assert weights.grad is not None
+            if not (torch.isfinite(loss).all() and torch.isfinite(weights.grad).all()):
+                raise Diverged(step, weights.detach().clone())
+            torch.nn.utils.clip_grad_norm_([weights], settings.grad_clip)
+            optimiser.step()
+            with torch.no_grad():
+                weights.copy_(retract(weights))
+            vectors.append(weights.detach().cpu().clone())
+            losses.append(loss)
+            counts.append(n_tokens)
+            if progress is not None:
+                progress(Progress("fit", step + 1, len(batches), time.monotonic() - started, float(loss.mean())))
+        return Trace(torch.stack(vectors), torch.cat(losses), torch.cat(counts))
+
+    def _step(self, weights: Tensor, pairs: list[int]) -> tuple[Tensor, Tensor]:
+        """Accumulate the gradient of one step; mean loss (2,) and scored tokens (2,) of its two minibatches."""
+        indices = [2 * pair + side for pair in pairs for side in (0, 1)]
+        half = len(indices) // 2
+        scored = torch.tensor([self._items[index].n_scored for index in indices])
+        n_tokens = torch.stack([scored[:half].sum(), scored[half:].sum()])
+        weight = self._token_weights(scored, n_tokens)
+        sums = torch.zeros(len(indices), dtype=torch.float64)
+        for group in buckets([len(self._items[index].base) for index in indices], self._settings.max_tokens):
+            sums[group] = self._group(weights, [indices[k] for k in group], weight[group])
+        minibatch = torch.stack([sums[:half].sum(), sums[half:].sum()])
+        return (minibatch / n_tokens).float(), n_tokens
+
+    def _token_weights(self, scored: Tensor, n_tokens: Tensor) -> Tensor:
+        """What one scored token of each item weighs in the step's loss: (items,) float32, summing to 1 over tokens."""
+        if self._settings.weighting == "response":
+            return 1.0 / (scored * len(scored))
+        return 1.0 / (2 * n_tokens.repeat_interleave(len(scored) // 2)).float()
+
+    def _group(self, weights: Tensor, indices: list[int], weight: Tensor) -> Tensor:
+        """Forward and backward of one padded group; sum of the losses of each item's tokens (b,) float64."""
+        items = [self._items[index] for index in indices]
+        states = torch.nn.utils.rnn.pad_sequence(self._cache.base(indices), batch_first=True)  # (b, s, d)
+        masks = [self._masks[index] for index in indices]
+        mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(states.device)
+        edited = interchange(states, self._cache.sources[indices], weights, mask)
+        final = self._model.upper(edited, self._settings.layer)  # (b, s, d)
+        rows = torch.cat([torch.full((item.n_scored,), row) for row, item in enumerate(items)])
+        columns = torch.cat([torch.arange(item.scored.start, item.scored.stop) for item in items])
+        picked = final[rows.to(final.device), columns.to(final.device)]  # (n, d)
+        values, gradient = self._score(picked.detach(), self._cache.teacher(indices), weight[rows].to(picked.device))
+        picked.backward(gradient)
+        return torch.zeros(len(items), dtype=torch.float64).index_add_(0, rows, values.cpu().double())
+
+    def _score(self, states: Tensor, teacher: Callable[[int, int], Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (n,) of head inputs (n, d) and the weighted gradient (n, d) in chunks; never all logits at once."""
+        chunk = max(1, CHUNK_BYTES // (4 * self._model.vocabulary))
+        values, gradients = [], []
+        for start in range(0, states.shape[0], chunk):
+            part = states[start : start + chunk].requires_grad_()
+            with torch.enable_grad():
+                logits = self._model.logits(part)
+            loss = self._objective(logits.detach(), teacher(start, start + len(part)))
+            gradient = loss.gradient.mul_(weight[start : start + len(part), None]).to(logits.dtype)
+            gradients.append(torch.autograd.grad(logits, part, gradient)[0])
+            values.append(loss.value)
+        return torch.cat(values), torch.cat(gradients)
+
+
+def _edit_mask(item: Item, positions: Positions) -> Tensor:
+    """(s,) bool: which tokens of an item's base sequence are edited."""
+    index = torch.arange(len(item.base))[None]
+    ids = torch.tensor(item.base)[None]
+    geometry = Geometry(index, torch.tensor([item.prefix]), torch.tensor([item.base_prompt]), ids)
+    return positions.mask(geometry)[0]

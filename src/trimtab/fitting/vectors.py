@@ -1,0 +1,77 @@
+"""Put a fit into a SteeringVector: clamp interventions with factors, and the provenance that makes it checkable."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+
+import torch
+
+from trimtab._version import __version__
+from trimtab.data import PairSet
+from trimtab.errors import FitDivergedError
+from trimtab.fitting.engine import InterchangeFit
+from trimtab.fitting.settings import TrainSettings
+from trimtab.models.model import Model
+from trimtab.models.versions import transformers_version
+from trimtab.steering import Clamp, Edit, Intervention, Positions, Site, SteeringVector
+from trimtab.steering.content import JSON
+
+
+def clamp_vector(
+    method: str, model: Model, pairs: PairSet, settings: TrainSettings, fit: InterchangeFit
+) -> SteeringVector:
+    """The vector of a fit, with both directions.
+
+    Raises:
+        FitDivergedError: The fit left the finite numbers; the last good vector comes with the error.
+    """
+    clamp = Clamp(fit.directions, fit.factors.value("elicit", 1.0))
+    positions = Positions.parse(settings.positions)
+    vector = SteeringVector(
+        method=method,
+        model=model.card(),
+        edits=(Edit(Intervention(Site(settings.layer), clamp, positions), fit.factors),),
+        settings=dataclasses.asdict(settings),
+        provenance=provenance(pairs, settings, fit),
+    )
+    if fit.diverged_at is not None:
+        raise FitDivergedError(
+            f"the loss of step {fit.diverged_at} is not finite; lower lr (now {settings.lr:g}), or look for NaN in the model's weights",
+            fit.diverged_at,
+            vector,
+        )
+    return vector
+
+
+def provenance(pairs: PairSet, settings: TrainSettings, fit: InterchangeFit) -> dict[str, JSON]:
+    """Where a vector comes from: data, run, cache, versions."""
+    training: dict[str, JSON] = {
+        "epochs": settings.epochs,
+        "seconds": round(fit.seconds["total"], 3),
+        "cache_seconds": round(fit.seconds["cache"], 3),
+        "cache": {"base_states": fit.plan.base, "teacher": fit.plan.teacher, "bytes": fit.plan.bytes},
+    }
+    if fit.trace is not None:
+        losses = fit.trace.losses.view(-1, 2).mean(dim=1)
+        last_epoch = losses[-(len(losses) // settings.epochs) :]
+        training |= {
+            "steps": len(losses),
+            "loss_first": float(losses[0]),
+            "loss_last": float(losses[-1]),
+            "loss_last_epoch": float(last_epoch.mean()),
+        }
+    concepts = [str(concept) for concept in pairs.concepts]
+    return {
+        "concept": concepts[0] if len(concepts) == 1 else None,
+        "data": {"source": str(pairs.source), "hash": pairs.content_hash, "pairs": len(pairs)},
+        "seed": settings.seed,
+        "training": training,
+        "edit_ratio": dict(fit.edit_ratio),
+        "versions": {
+            "trimtab": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers_version(),
+            "python": platform.python_version(),
+        },
+    }

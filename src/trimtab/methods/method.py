@@ -1,0 +1,30 @@
+"""What a method is to the rest of the house."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.steering import SteeringVector
+
+
+@dataclass(frozen=True)
+class Method:
+    """One published recipe that turns a model and data into something that steers.
+
+    Args:
+        name: As the registry and the command line know it.
+        family: `interchange`, `closed-form`, ...
+        paper: Where it comes from.
+        summary: One line.
+        settings: Its frozen settings dataclass.
+        fit: (model, pairs, settings, options) -> vector.
+    """
+
+    name: str
+    family: str
+    paper: str
+    summary: str
+    settings: type
+    fit: Callable[[Any, Any, Any, Any], SteeringVector]

@@ -1,0 +1,257 @@
+"""Apply steering to a bare Hugging Face model: hooks while a context is open, nothing left behind after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.errors import InputError
+from trimtab.models.families import hook_point
+from trimtab.models.layout import Layout, find_layout, state_of, with_state
+from trimtab.models.rows import Forward, RowTracker, repeat_rows
+from trimtab.steering import Intervention, Site, SiteEdit, Steering, SteeringVector
+
+logger = logging.getLogger(__name__)
+
+Row = Steering | SteeringVector | None
+
+
+@contextmanager
+def steer(
+    hf: nn.Module,
+    what: Row | Sequence[Row],
+    direction: str = "elicit",
+    multiplier: float | None = None,
+    *,
+    scale: str = "gap",
+    prompt_lengths: Sequence[int] | Tensor | None = None,
+) -> Iterator[None]:
+    """Steer every forward and `generate()` of `hf` inside the context.
+
+    Beams and `num_return_sequences` repeat rows; each copy gets its row's steering. Other hooks on the model stay and see
+    the steered states. Leaving restores the model bit for bit. Works with `input_ids` or `inputs_embeds`, with left or
+    right padding, without a cache or with a dynamic or static one.
+
+    "Prompt" means the tokens of the forward that begins a sequence (an empty cache); tokens on a filled cache are the
+    response. Where one forward holds both, say where the prompts end with `prompt_lengths`.
+
+    Args:
+        hf: Any decoder-only Hugging Face model, wrapped by PEFT or not; not compiled.
+        what: A vector or steering for every row, or a sequence with one entry a row of the batch (None = plain).
+        direction: `elicit` or `suppress`, for entries that are vectors.
+        multiplier: 1 = as learned; None = the vector's calibrated one if stored, else 1. For entries that are vectors.
+        scale: `gap` or `published`, see `trimtab.steering.Factors.value`.
+        prompt_lengths: Tokens of each row's prompt, prefix included, pads not.
+
+    Raises:
+        InputError: A vector made for another width or depth, a compiled model, a model that is being steered already, a
+            site the model does not have, or (in a forward) a batch that does not fit the entries.
+    """
+    layout = find_layout(hf)
+    refuse_compiled(hf, layout)
+    if any(isinstance(hook, _Enter) for hook in layout.stack._forward_pre_hooks.values()):
+        raise InputError("this model is being steered already; compose vectors instead: a.elicit() + b.suppress()")
+    single = what is None or isinstance(what, (Steering, SteeringVector))
+    entries: Sequence[Row] = [what] if single else list(what)  # pyright: ignore[reportArgumentType, reportAssignmentType]
+    rows = [_resolve(entry, direction, multiplier, scale) for entry in entries]
+    for row in rows:
+        check_size(row, layout)
+    plan = Plan.build(rows, everywhere=single)
+    prefixes = [row.prefix_ids for row in rows if row is not None]
+    tracker = RowTracker(layout.stack, hf.get_input_embeddings(), prefixes, prompt_lengths)  # pyright: ignore
+    with ExitStack() as undo:
+        if plan.groups:
+            _hook(undo, layout, plan, tracker)
+            _no_compile(undo, hf)
+        yield
+
+
+def _resolve(entry: Row, direction: str, multiplier: float | None, scale: str) -> Steering | None:
+    return entry.steering(direction, multiplier, scale) if isinstance(entry, SteeringVector) else entry
+
+
+def check_size(steering: Steering | None, layout: Layout) -> None:
+    """Raise InputError if the steering was made for a model of another width or depth."""
+    if steering is None:
+        return
+    for name, made, has in (
+        ("hidden size", steering.hidden_size, layout.hidden_size),
+        ("number of blocks", steering.n_blocks, layout.n_blocks),
+    ):
+        if made is not None and made != has:
+            raise InputError(
+                f"{steering.label} was made for a model with {name} {made}, this one has {has}; fit a vector for this model"
+            )
+
+
+def refuse_compiled(hf: nn.Module, layout: Layout) -> None:
+    """Raise InputError if the model or a part of it was compiled: hooks added afterwards are skipped without a word."""
+    compiled = "_orig_mod" in hf._modules or any(
+        module._compiled_call_impl is not None or "_torchdynamo_orig_callable" in vars(vars(module).get("forward", module))
+        for module in (hf, layout.stack, *layout.blocks)
+        if module._compiled_call_impl is not None or "forward" in vars(module)
+    )
+    if compiled:
+        raise InputError(
+            "this model is compiled, and hooks added after torch.compile are ignored; steer the plain model (keep a reference "
+            "to it, or model._orig_mod) or load it again"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rows that get the same steering.
+
+    Attributes:
+        steering: What they get.
+        rows: Their places among the caller's entries, or None for every row of any batch.
+    """
+
+    steering: Steering
+    rows: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Who gets what in a batch of `n` entries (n = None: one steering for every row)."""
+
+    groups: tuple[Group, ...]
+    n: int | None
+
+    @classmethod
+    def build(cls, rows: Sequence[Steering | None], *, everywhere: bool) -> Plan:
+        """Group the entries by steering; rows of None take no part."""
+        if everywhere:
+            steering = rows[0]
+            return cls((Group(steering, None),) if steering is not None else (), None)
+        if not rows:
+            raise InputError("the list of steerings is empty; give one entry a row, None for plain rows")
+        places: dict[int, list[int]] = {}
+        for place, steering in enumerate(rows):
+            if steering is not None:
+                places.setdefault(id(steering), []).append(place)
+        by_id = {id(steering): steering for steering in rows if steering is not None}
+        same = len(places) == 1 and len(next(iter(places.values()))) == len(rows)
+        groups = tuple(Group(by_id[key], None if same else tuple(place)) for key, place in places.items())
+        return cls(groups, len(rows))
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site that somebody's steering edits."""
+        found = {i.site for group in self.groups for i in group.steering.interventions}
+        return tuple(sorted(found, key=str))
+
+
+@dataclass(eq=False)
+class _SiteHook:
+    """Runs the edits of one site on the state that flows through it."""
+
+    site: Site
+    plan: Plan
+    tracker: RowTracker
+    head_dim: int | None
+    _edits: dict[tuple[int, tuple[int, ...], torch.device], SiteEdit] = field(default_factory=dict)
+
+    def on_output(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        """Forward hook."""
+        return with_state(output, self.edit(state_of(output)))
+
+    def on_input(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Forward pre-hook with kwargs: the state is the first positional argument or `hidden_states`."""
+        if args:
+            return (self.edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.edit(kwargs["hidden_states"])}
+
+    def edit(self, state: Tensor) -> Tensor:
+        """The state (b, s, d) after every group's edits, slice of one head where the site names one."""
+        if self.head_dim is None or self.site.head is None:
+            return self._edit_rows(state)
+        start, end = self.site.head * self.head_dim, (self.site.head + 1) * self.head_dim
+        if end > state.shape[-1]:
+            raise InputError(f"site {self.site}: the model has {state.shape[-1] // self.head_dim} heads, counted from 0")
+        edited = self._edit_rows(state[..., start:end])
+        return torch.cat([state[..., :start], edited, state[..., end:]], dim=-1)
+
+    def _edit_rows(self, state: Tensor) -> Tensor:
+        forward = self.tracker.current
+        if forward is None:
+            raise InputError(
+                f"the module of site {self.site} ran outside a forward of the model, as old-style gradient checkpointing does for "
+                "sites inside a block; steer resid_pre or resid_post, or switch checkpointing off"
+            )
+        if self.plan.n is not None and state.shape[0] % self.plan.n:
+            raise InputError(
+                f"steering has {self.plan.n} entries but the batch has {state.shape[0]} rows; give one entry a row, or one for all"
+            )
+        for number, group in enumerate(self.plan.groups):
+            state = self._edit_group(state, number, group, forward)
+        return state
+
+    def _edit_group(self, state: Tensor, number: int, group: Group, forward: Forward) -> Tensor:
+        here = [
+            (k, i)
+            for k, i in enumerate(group.steering.interventions)
+            if i.site == self.site and not forward.picks_none(i.positions)
+        ]
+        if not here:
+            return state
+        edit = self._prepared(number, here, state.device)
+        masks = [forward.mask(i.positions, group.steering.prefix_ids) for _, i in here]
+        if masks[0] is not None and masks[0].device != state.device:
+            masks = [mask if mask is None else mask.to(state.device) for mask in masks]
+        if group.rows is None:
+            return edit(state, masks)
+        chosen = self._rows(group.rows, state)
+        part = edit(state.index_select(0, chosen), [m if m is None else m.index_select(0, chosen) for m in masks])
+        return state.index_copy(0, chosen, part)
+
+    def _prepared(self, number: int, here: Sequence[tuple[int, Intervention]], device: torch.device) -> SiteEdit:
+        key = (number, tuple(k for k, _ in here), device)
+        if key not in self._edits:
+            self._edits[key] = SiteEdit.build([i for _, i in here], device)
+        return self._edits[key]
+
+    def _rows(self, rows: tuple[int, ...], state: Tensor) -> Tensor:
+        assert self.plan.n is not None
+        member = torch.zeros(self.plan.n, dtype=torch.int64)
+        member[list(rows)] = 1
+        return repeat_rows(member, state.shape[0], "steering").nonzero()[:, 0].to(state.device)
+
+
+class _Enter:
+    """The stack's pre-hook; its own type so that nested steering is recognised."""
+
+    def __init__(self, tracker: RowTracker) -> None:
+        self.tracker = tracker
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.tracker.enter(module, args, kwargs)
+
+
+def _hook(undo: ExitStack, layout: Layout, plan: Plan, tracker: RowTracker) -> None:
+    """Register the hooks of a plan; they run before other people's, which then see the steered states."""
+    stack = layout.stack
+    undo.callback(stack.register_forward_pre_hook(_Enter(tracker), prepend=True, with_kwargs=True).remove)
+    undo.callback(stack.register_forward_hook(tracker.leave, always_call=True).remove)
+    for site in plan.sites:
+        point = hook_point(layout.blocks[site.layer], site, layout.model_type)
+        hook = _SiteHook(site, plan, tracker, layout.head_size if site.head is not None else None)
+        if point.side == "output":
+            undo.callback(point.module.register_forward_hook(hook.on_output, prepend=True).remove)
+        else:
+            undo.callback(point.module.register_forward_pre_hook(hook.on_input, prepend=True, with_kwargs=True).remove)
+
+
+def _no_compile(undo: ExitStack, hf: nn.Module) -> None:
+    """Keep `generate` from compiling steered forwards by itself, as it does on a GPU with a static cache."""
+    generation = getattr(hf, "generation_config", None)
+    if generation is not None:
+        before = generation.disable_compile
+        generation.disable_compile = True
+        undo.callback(lambda: setattr(generation, "disable_compile", before))

@@ -1,0 +1,215 @@
+"""A language model as trimtab sees it: the Hugging Face model, untouched, with its tokenizer, layout and chat format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+
+from trimtab.errors import InputError
+from trimtab.models.apply import Row, steer
+from trimtab.models.chat import ChatFormat, Prompt, RenderedPrompt
+from trimtab.models.compat import require_fit
+from trimtab.models.layout import CheckedLayout, check_layout, find_layout
+from trimtab.models.sampling import GumbelSampling
+from trimtab.steering import ModelCard, Steering, SteeringVector
+
+GREEDY = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+
+
+class Model:
+    """Wraps, never forks, a Hugging Face causal language model.
+
+    Args:
+        hf: The model. Its weights, modes and hooks are left as they are.
+        tokenizer: Its tokenizer.
+        name: What to call it in vectors and messages; the model's own `name_or_path` by default.
+        revision: Commit or branch it was loaded from.
+        source_tokens: Text whose last token in a rendered prompt is the source position, instead of the last token of the
+            assistant header.
+
+    Raises:
+        InputError: The model is not a causal stack of decoder blocks, or its template has no assistant header.
+    """
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        source_tokens: str | None = None,
+    ) -> None:
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.name = name or hf.name_or_path or type(hf).__name__
+        self.revision = revision
+        self.layout: CheckedLayout = check_layout(hf, find_layout(hf))
+        self.chat = ChatFormat(tokenizer, source_tokens=source_tokens)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width d of the residual stream."""
+        return self.layout.hidden_size
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks; layers are 0 to n_blocks - 1."""
+        return self.layout.n_blocks
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        return self.hf.get_input_embeddings().weight.device  # pyright: ignore[reportReturnType]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return self.hf.dtype
+
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens a sequence may have, or None if the configuration names no limit."""
+        config = self.hf.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    def card(self) -> ModelCard:
+        """What a vector made for this model keeps of it."""
+        return ModelCard(
+            id=self.name,
+            hidden_size=self.hidden_size,
+            n_blocks=self.n_blocks,
+            revision=self.revision,
+            model_type=self.layout.model_type,
+            prefix_ids=self.chat.prefix_ids,
+            template_fingerprint=self.chat.fingerprint,
+            source_tokens=self.chat.source_tokens,
+        )
+
+    def check_layer(self, layer: int) -> None:
+        """Raise InputError unless the model has a block `layer`."""
+        if not 0 <= layer < self.n_blocks:
+            raise InputError(f"layer {layer} does not exist; {self.name} has layers 0 to {self.n_blocks - 1}")
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        steering: Row | Sequence[Row] = None,
+        system: str | None = None,
+        raw: bool = False,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+        batch_size: int = 8,
+        force: bool = False,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> list[str]:
+        """Answer prompts, each row steered in its own way; the same row gives the same text in any batch.
+
+        Args:
+            prompts: Texts or message lists, rendered with the model's chat template.
+            steering: One entry for all rows, or a sequence with one entry a prompt (or a single entry for all);
+                None = plain.
+            system: A system message for every prompt.
+            raw: Take prompts as already rendered texts.
+            max_new_tokens: Most tokens to generate a prompt.
+            temperature: 0 = greedy; otherwise sampling, seeded a row.
+            seed: Row k draws from a generator seeded with seed + k.
+            batch_size: Rows a forward.
+            force: Let a vector made with another prefix or template pass.
+            on_batch: Called with prompts done and prompts in all after each batch.
+
+        Returns:
+            The generated texts, without prompt and special tokens.
+
+        Raises:
+            InputError: Bad settings, an empty prompt, a prompt longer than the context, or a vector that does not fit.
+        """
+        _check_settings(max_new_tokens, temperature, batch_size)
+        rows = _as_rows(steering, len(prompts))
+        for vector in {id(row): row for row in rows if isinstance(row, SteeringVector)}.values():
+            require_fit(self, vector, force=force)
+        for row in rows:
+            self._check_prefix(row, force=force)
+        rendered = [self._render(prompt, system, raw=raw) for prompt in prompts]
+        texts: list[str] = []
+        for start in range(0, len(rendered), batch_size):
+            batch = rendered[start : start + batch_size]
+            seeds = range(seed + start, seed + start + len(batch))
+            texts += self._generate_batch(batch, rows[start : start + batch_size], max_new_tokens, temperature, seeds)
+            if on_batch is not None:
+                on_batch(len(texts), len(rendered))
+        return texts
+
+    def _check_prefix(self, row: Row, *, force: bool) -> None:
+        if isinstance(row, Steering) and not force and row.prefix_ids not in ((), self.chat.prefix_ids):
+            raise InputError(
+                f"{row.label} was made with the template prefix {list(row.prefix_ids)}, the model's is "
+                f"{list(self.chat.prefix_ids)}; use the vector's own model, or --force (force=True)"
+            )
+
+    def _render(self, prompt: Prompt, system: str | None, *, raw: bool) -> RenderedPrompt:
+        if not raw:
+            return self.chat.render(prompt, system=system)
+        if not isinstance(prompt, str) or system is not None:
+            raise InputError("raw prompts are texts and take no system message; render them yourself or leave raw out")
+        return self.chat.render_raw(prompt)
+
+    @torch.no_grad()
+    def _generate_batch(
+        self, batch: Sequence[RenderedPrompt], rows: Sequence[Row], max_new: int, temperature: float, seeds: Sequence[int]
+    ) -> list[str]:
+        longest = max(len(prompt.ids) for prompt in batch)
+        limit = self.context_length
+        if limit is not None and longest + max_new > limit:
+            raise InputError(
+                f"a prompt of {longest} tokens and {max_new} new ones exceed the context of {limit}; shorten the prompt or ask for "
+                "fewer new tokens"
+            )
+        pad = self._pad_id()
+        ids = torch.full((len(batch), longest), pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for k, prompt in enumerate(batch):
+            ids[k, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[k, longest - len(prompt.ids) :] = 1
+        noise = LogitsProcessorList([GumbelSampling(temperature, seeds)] if temperature > 0 else [])
+        with steer(self.hf, rows):
+            output = self.hf.generate(  # pyright: ignore[reportCallIssue]
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=max_new,
+                logits_processor=noise,
+                pad_token_id=pad,
+                **GREEDY,
+            )
+        return [self.chat.decode(row) for row in output[:, longest:].tolist()]
+
+    def _pad_id(self) -> int:
+        for candidate in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if isinstance(candidate, int):
+                return candidate
+        return 0
+
+
+def _as_rows(steering: Row | Sequence[Row], n: int) -> list[Row]:
+    entries: list[Row] = (
+        [steering] if steering is None or isinstance(steering, (Steering, SteeringVector)) else list(steering)
+    )
+    if len(entries) == 1:
+        return entries * n
+    if len(entries) != n:
+        raise InputError(f"{len(entries)} steerings for {n} prompts; give one entry a prompt, or one for all")
+    return entries
+
+
+def _check_settings(max_new_tokens: int, temperature: float, batch_size: int) -> None:
+    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1")
+    if not math.isfinite(temperature) or temperature < 0:
+        raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or a positive number")

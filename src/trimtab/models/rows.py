@@ -1,0 +1,214 @@
+"""Follow a model's forward passes and know, for each, where every token stands in its row.
+
+Works under left and right padding, with and without a KV cache (dynamic or static), for beams and several sequences a
+prompt: places are counted over a row's own tokens, never over columns. Letters: b batch, s columns of this forward.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.errors import InputError
+from trimtab.steering import Geometry, Positions
+
+Prefix = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Chain:
+    """What is known of one batch of growing sequences between its forwards.
+
+    Attributes:
+        pads: (b,) pad columns so far.
+        prompt: (b,) prompt lengths, or None when the sequence began outside the context and nobody said.
+        matched: For each prefix, (b,) leading tokens that matched it so far.
+        open: Prefixes that a later forward may still extend.
+        known_prompt: Whether the prompt lengths were given rather than read off the first forward.
+    """
+
+    pads: Tensor
+    prompt: Tensor | None
+    known_prompt: bool
+    matched: dict[Prefix, Tensor] = field(default_factory=dict)
+    open: set[Prefix] = field(default_factory=set)
+
+
+class Forward:
+    """One forward pass: answers which of its tokens a `Positions` rule picks."""
+
+    def __init__(self, chain: Chain, past: int, shape: tuple[int, int], ids: Tensor | None, index: Tensor | None) -> None:
+        self.chain, self.past, self.shape, self.ids = chain, past, shape, ids
+        self._index = index
+        self._masks: dict[tuple[Positions, Prefix], Tensor | None] = {}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every token is known to come after prefix and prompt: one new token a row on a cache."""
+        return self._index is None
+
+    def picks_none(self, positions: Positions) -> bool:
+        """Whether the rule certainly picks no token of this forward (decided without looking at tensors)."""
+        return self.is_settled and not positions.on_response
+
+    def mask(self, positions: Positions, prefix_ids: Prefix) -> Tensor | None:
+        """(b, s) bool, or None for every token."""
+        if self._index is None and not positions.token_ids:
+            return None
+        key = (positions, prefix_ids)
+        if key not in self._masks:
+            self._masks[key] = positions.mask(self._geometry(positions, prefix_ids))
+        return self._masks[key]
+
+    def _geometry(self, positions: Positions, prefix_ids: Prefix) -> Geometry:
+        chain = self.chain
+        index = self._index
+        if index is None:
+            index = (self.past - chain.pads)[:, None]
+        ambiguous = self.past > 0 and self.shape[1] > 1 and not chain.known_prompt
+        if positions.needs_prompt and (chain.prompt is None or ambiguous):
+            raise InputError(
+                f"positions {str(positions)!r} need to know where the prompt ends, but this forward continues a cache with "
+                f"{self.shape[1]} tokens; pass prompt_lengths to steer(), or run the whole prompt in one forward"
+            )
+        prompt = chain.prompt if chain.prompt is not None else torch.zeros_like(chain.pads)
+        return Geometry(index, chain.matched[prefix_ids], prompt, self.ids)
+
+
+class RowTracker:
+    """Hooks the stack of blocks: `current` is the forward under way, None between forwards.
+
+    Args:
+        stack: The module that owns the blocks.
+        embeddings: The input embeddings, to recognise the prefix when a caller passes `inputs_embeds`.
+        prefixes: The template prefixes that the steering of this context names.
+        prompt_lengths: Prompt tokens a row (prefix included), for forwards that hold prompt and response at once.
+    """
+
+    def __init__(
+        self,
+        stack: nn.Module,
+        embeddings: nn.Module,
+        prefixes: Sequence[Prefix],
+        prompt_lengths: Sequence[int] | Tensor | None = None,
+    ) -> None:
+        self.current: Forward | None = None
+        self._stack, self._embeddings, self._prefixes = stack, embeddings, tuple(dict.fromkeys(prefixes))
+        self._prompt_lengths = None if prompt_lengths is None else torch.as_tensor(prompt_lengths, dtype=torch.int64)
+        self._names = [name for name in inspect.signature(stack.forward).parameters if name != "kwargs"]
+        self._chains: WeakKeyDictionary[Any, Chain] = WeakKeyDictionary()
+
+    def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Forward pre-hook of the stack (with kwargs)."""
+        if torch.compiler.is_compiling():
+            raise InputError("a compiled model cannot be steered: hooks inside it are skipped; use the model before torch.compile")
+        given = dict(zip(self._names, args, strict=False)) | dict(kwargs)
+        ids, embeds, cache = given.get("input_ids"), given.get("inputs_embeds"), given.get("past_key_values")
+        tokens = ids if ids is not None else embeds
+        if tokens is None:
+            return
+        b, s = tokens.shape[:2]
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        chain = self._chains.get(cache) if cache is not None and past else None
+        if chain is not None and chain.pads.shape[0] != b:
+            raise InputError(f"the batch changed from {chain.pads.shape[0]} to {b} rows on one cache; enter steer() anew")
+        if chain is not None and s == 1 and not chain.open and not chain.known_prompt:
+            self.current = Forward(chain, past, (b, s), ids, None)
+            return
+        real = real_tokens(given.get("attention_mask"), b, s, past, tokens.device)
+        if chain is None:
+            chain = self._begin(given.get("attention_mask"), b, past, real)
+            if cache is not None:
+                self._chains[cache] = chain
+        index = torch.where(real, (past - chain.pads)[:, None] + real.cumsum(dim=1) - 1, -1)
+        self._match(chain, index, past, ids, embeds)
+        chain.pads = chain.pads + (~real).sum(dim=1)
+        self.current = Forward(chain, past, (b, s), ids, index)
+
+    def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        """Forward hook of the stack (always called): remember the cache that the model made itself."""
+        forward, self.current = self.current, None
+        made = output.get("past_key_values") if isinstance(output, Mapping) else None
+        if forward is not None and made is not None and made not in self._chains:
+            self._chains[made] = forward.chain
+
+    def _begin(self, mask: Any, b: int, past: int, real: Tensor) -> Chain:
+        pads = torch.zeros(b, dtype=torch.int64, device=real.device)
+        if past:
+            before = real_tokens(mask, b, past, 0, real.device) if _is_flat(mask) else None
+            pads = pads if before is None else (~before).sum(dim=1)
+        prompt = None if past else real.sum(dim=1)
+        if self._prompt_lengths is not None:
+            prompt = repeat_rows(self._prompt_lengths, b, "prompt_lengths").to(real.device)
+        chain = Chain(pads, prompt, known_prompt=self._prompt_lengths is not None)
+        for prefix in self._prefixes:
+            seen = past - pads
+            if past and int(seen.min()) < len(prefix):
+                raise InputError(
+                    f"this cache holds fewer tokens than the template prefix ({len(prefix)}) and was begun outside steer(); "
+                    "run the whole prompt inside the context"
+                )
+            chain.matched[prefix] = torch.full_like(pads, len(prefix) if past else 0)
+            if not past and prefix:
+                chain.open.add(prefix)
+        return chain
+
+    def _match(self, chain: Chain, index: Tensor, past: int, ids: Tensor | None, embeds: Tensor | None) -> None:
+        """Extend the matched prefix of every row by the tokens of this forward."""
+        seen = torch.maximum(index.amax(dim=1) + 1, past - chain.pads)
+        for prefix in list(chain.open):
+            wanted = torch.tensor(prefix, device=index.device)
+            place = index.clamp(0, len(prefix) - 1)
+            if ids is not None:
+                equal = ids == wanted[place]
+            else:
+                assert embeds is not None
+                equal = (embeds == self._embeddings(wanted)[place].to(embeds.dtype)).all(dim=-1)
+            ended = chain.matched[prefix] < torch.where(index >= 0, index, len(prefix)).amin(dim=1)
+            wrong = (index >= 0) & (index < len(prefix)) & ~equal
+            stop = torch.where(wrong, index, len(prefix)).amin(dim=1)
+            reached = torch.minimum(stop, seen.clamp(max=len(prefix)))
+            chain.matched[prefix] = torch.where(ended, chain.matched[prefix], reached)
+            still = (chain.matched[prefix] == seen) & (seen < len(prefix))
+            if not bool(still.any()):
+                chain.open.discard(prefix)
+
+
+def real_tokens(mask: Any, b: int, s: int, past: int, device: torch.device) -> Tensor:
+    """(b, s) bool, the columns of this forward that are no pads, from whatever mask the model was given.
+
+    A 2-D mask is 1 on real columns; a 4-D one (which `generate` prepares for static caches; a dict of them in families with
+    sliding windows) lets a real token see itself.
+    """
+    if isinstance(mask, Mapping):
+        mask = next((m for m in mask.values() if m is not None), None)
+    if mask is None:
+        return torch.ones(b, s, dtype=torch.bool, device=device)
+    if _is_flat(mask):
+        if mask.shape[1] < s:
+            raise InputError(f"the attention mask has {mask.shape[1]} columns for {s} tokens; give one column a token")
+        end = past + s if mask.shape[1] >= past + s else mask.shape[1]
+        return mask[:, end - s : end].to(device).bool().expand(b, s)
+    if isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[-1] >= past + s:
+        itself = mask[:, 0, :, past : past + s].diagonal(dim1=-2, dim2=-1)
+        seen = itself if itself.dtype == torch.bool else itself >= 0
+        return seen.to(device).expand(b, s)
+    raise InputError(f"cannot read pads from an attention mask of type {type(mask).__name__}; use sdpa or eager attention")
+
+
+def _is_flat(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and mask.dim() == 2
+
+
+def repeat_rows(values: Tensor, b: int, name: str) -> Tensor:
+    """Values of n rows (n,) for a batch of b = n x beams or sequences a prompt: (b,)."""
+    n = values.shape[0]
+    if n == 0 or b % n:
+        raise InputError(f"{name} has {n} entries but the batch has {b} rows; give one entry a row (or one for all)")
+    return values.repeat_interleave(b // n)

@@ -1,0 +1,291 @@
+"""Transforms T(h): pure functions of the hidden state, (..., d) -> (..., d), computed in at least float32.
+
+Shapes: d hidden, r rank. Every tensor of a transform is float32. What the multiplier of a vector scales is not the
+transform's business (see `trimtab.steering.vector`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError
+from trimtab.steering.checks import check_finite, check_gram, check_shape
+
+
+class Transform(Protocol):
+    """What every transform offers; `kind` is its name in the file format."""
+
+    kind: ClassVar[str]
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def rank(self) -> int: ...
+
+    def __call__(self, h: Tensor) -> Tensor: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float32).contiguous()
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """T(h) = h + v.
+
+    Args:
+        vector: v, (d,), in the units of the residual stream.
+    """
+
+    kind: ClassVar[str] = "add"
+    vector: Tensor
+
+    def __post_init__(self) -> None:
+        check_shape("add vector", self.vector, 1)
+        check_finite("add vector", self.vector)
+        object.__setattr__(self, "vector", _float32(self.vector))
+
+    @property
+    def width(self) -> int:
+        return self.vector.shape[0]
+
+    @property
+    def rank(self) -> int:
+        return 1
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return h + self.vector.to(h.dtype)
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.vector.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"vector": self.vector}
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp:
+    """T(h) = h + W^T (W W^T)^-1 (a - W h): sets the coordinates W h to a and touches nothing orthogonal to W.
+
+    For one unit direction this is h + (a - <w, h>) w, the clamp of CDAS (arXiv 2602.05234). Several clamps at one site
+    are solved together by `trimtab.steering.intervention.edit_states`.
+
+    Args:
+        directions: W, (r, d); a (d,) vector is taken as rank 1.
+        values: a, (r,), in the units of the coordinates <w, h>.
+
+    Raises:
+        InputError: Mis-shaped or non-finite tensors, zero or nearly parallel directions.
+    """
+
+    kind: ClassVar[str] = "clamp"
+    directions: Tensor
+    values: Tensor
+    gram_inverse: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_shape("clamp directions", self.directions, 1, 2)
+        directions = _float32(torch.atleast_2d(self.directions))
+        values = _float32(torch.atleast_1d(self.values))
+        if values.shape != directions.shape[:1]:
+            raise InputError(
+                f"clamp has {directions.shape[0]} directions but values of shape {tuple(values.shape)}; one value each"
+            )
+        check_finite("clamp directions", directions)
+        check_finite("clamp values", values)
+        object.__setattr__(self, "directions", directions)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "gram_inverse", _float32(check_gram("clamp", directions)))
+
+    @property
+    def width(self) -> int:
+        return self.directions.shape[1]
+
+    @property
+    def rank(self) -> int:
+        return self.directions.shape[0]
+
+    def coordinates(self, h: Tensor) -> Tensor:
+        """W h: (..., d) -> (..., r)."""
+        return h @ self.directions.to(h.dtype).T
+
+    def __call__(self, h: Tensor) -> Tensor:
+        missing = self.values.to(h.dtype) - self.coordinates(h)
+        return h + (missing @ self.gram_inverse.to(h.dtype)) @ self.directions.to(h.dtype)
+
+    def with_values(self, values: Tensor) -> Clamp:
+        """The same directions clamped to other values (r,)."""
+        return Clamp(self.directions, values.to(self.directions.device))
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.directions.to(device), self.values.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"directions": self.directions, "values": self.values}
+
+
+@dataclass(frozen=True, eq=False)
+class Ablate:
+    """T(h) = h - W^T (W W^T)^-1 W h: removes the span of W from the state.
+
+    Args:
+        directions: W, (r, d); a (d,) vector is taken as rank 1.
+    """
+
+    kind: ClassVar[str] = "ablate"
+    directions: Tensor
+    gram_inverse: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_shape("ablate directions", self.directions, 1, 2)
+        directions = _float32(torch.atleast_2d(self.directions))
+        check_finite("ablate directions", directions)
+        object.__setattr__(self, "directions", directions)
+        object.__setattr__(self, "gram_inverse", _float32(check_gram("ablate", directions)))
+
+    @property
+    def width(self) -> int:
+        return self.directions.shape[1]
+
+    @property
+    def rank(self) -> int:
+        return self.directions.shape[0]
+
+    def __call__(self, h: Tensor) -> Tensor:
+        w = self.directions.to(h.dtype)
+        return h - ((h @ w.T) @ self.gram_inverse.to(h.dtype)) @ w
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.directions.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"directions": self.directions}
+
+
+@dataclass(frozen=True, eq=False)
+class NullOut:
+    """T(h) = h - relu(<v, h> + b) / ||v||^2 * v: removes the positive part only (the suppression of RePS).
+
+    Args:
+        vector: v, (d,).
+        bias: b, (), in the units of <v, h>.
+    """
+
+    kind: ClassVar[str] = "null_out"
+    vector: Tensor
+    bias: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def __post_init__(self) -> None:
+        check_shape("null-out vector", self.vector, 1)
+        check_shape("null-out bias", self.bias, 0)
+        check_finite("null-out vector", self.vector)
+        check_finite("null-out bias", self.bias)
+        check_gram("null-out", torch.atleast_2d(self.vector))
+        object.__setattr__(self, "vector", _float32(self.vector))
+        object.__setattr__(self, "bias", _float32(self.bias))
+
+    @property
+    def width(self) -> int:
+        return self.vector.shape[0]
+
+    @property
+    def rank(self) -> int:
+        return 1
+
+    def __call__(self, h: Tensor) -> Tensor:
+        v = self.vector.to(h.dtype)
+        excess = torch.relu(h @ v + self.bias.to(h.dtype)) / (v @ v)
+        return h - excess[..., None] * v
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.vector.to(device), self.bias.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"vector": self.vector, "bias": self.bias}
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """T(h) = A h + b, with A full (d, d) or diagonal (d,).
+
+    Args:
+        weight: A.
+        bias: b, (d,).
+    """
+
+    kind: ClassVar[str] = "affine"
+    weight: Tensor
+    bias: Tensor
+
+    def __post_init__(self) -> None:
+        check_shape("affine weight", self.weight, 1, 2)
+        check_shape("affine bias", self.bias, 1)
+        d = self.bias.shape[0]
+        if self.weight.shape not in ((d,), (d, d)):
+            raise InputError(f"affine weight has shape {tuple(self.weight.shape)}; with a bias of {d} allow ({d},) or ({d}, {d})")
+        check_finite("affine weight", self.weight)
+        check_finite("affine bias", self.bias)
+        object.__setattr__(self, "weight", _float32(self.weight))
+        object.__setattr__(self, "bias", _float32(self.bias))
+
+    @property
+    def width(self) -> int:
+        return self.bias.shape[0]
+
+    @property
+    def rank(self) -> int:
+        return self.bias.shape[0]
+
+    def __call__(self, h: Tensor) -> Tensor:
+        weight = self.weight.to(h.dtype)
+        moved = h * weight if weight.dim() == 1 else h @ weight.T
+        return moved + self.bias.to(h.dtype)
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.weight.to(device), self.bias.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"weight": self.weight, "bias": self.bias}
+
+
+def probe_directions(transform: Transform) -> Tensor:
+    """The directions (r, d) along which a transform is read as a probe: W as learned, or the unit vector that is added.
+
+    Raises:
+        InputError: The transform has no direction (an affine map).
+    """
+    if isinstance(transform, (Clamp, Ablate)):
+        return transform.directions
+    if isinstance(transform, (Add, NullOut)):
+        return torch.nn.functional.normalize(transform.vector[None], dim=-1)
+    raise InputError(f"a {transform.kind!r} transform has no direction to read; use a clamp, ablation, addition or null-out")
+
+
+TRANSFORMS: Mapping[str, type[Add] | type[Clamp] | type[Ablate] | type[NullOut] | type[Affine]] = {
+    transform.kind: transform for transform in (Add, Clamp, Ablate, NullOut, Affine)
+}
+
+
+def build_transform(kind: str, tensors: Mapping[str, Tensor]) -> Transform:
+    """The transform of the given kind from its stored tensors.
+
+    Raises:
+        InputError: Unknown kind, or tensors that are missing, superfluous or mis-shaped.
+    """
+    if kind not in TRANSFORMS:
+        raise InputError(f"unknown transform {kind!r}; this version knows {', '.join(TRANSFORMS)}")
+    cls = TRANSFORMS[kind]
+    wanted = {spec.name for spec in fields(cls) if spec.init}
+    if set(tensors) != wanted:
+        raise InputError(f"transform {kind!r} needs tensors {sorted(wanted)} but the file holds {sorted(tensors)}")
+    return cls(**tensors)

@@ -1,0 +1,179 @@
+"""SteeringVector: the saved thing a user trains, loads, shares and applies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError
+from trimtab.steering.content import JSON, content_hash
+from trimtab.steering.factors import DIRECTIONS, Factors, check_direction, check_multiplier
+from trimtab.steering.intervention import Intervention, Steering
+from trimtab.steering.transforms import Clamp
+
+SCALED = ("factor", "strength", "nothing")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The model a vector was made for; what is checked before the vector is applied.
+
+    Args:
+        id: Hub id or path the model was loaded from.
+        hidden_size: Width d of the residual stream.
+        n_blocks: Number of blocks.
+        revision: Commit or branch, if one was asked for.
+        model_type: transformers' `config.model_type`.
+        prefix_ids: Token ids of the template prefix.
+        template_fingerprint: Hash of the chat template.
+        source_tokens: The `--source-tokens` given, or None for the assistant header of the template.
+    """
+
+    id: str
+    hidden_size: int
+    n_blocks: int
+    revision: str | None = None
+    model_type: str | None = None
+    prefix_ids: tuple[int, ...] = ()
+    template_fingerprint: str | None = None
+    source_tokens: str | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One learned intervention and what a multiplier does to it.
+
+    Args:
+        intervention: As learned. A clamp whose values come from factors holds the positive class's value.
+        factors: Values read from data, for clamps.
+        scales: `factor` (the multiplier moves the clamped value), `strength` (it multiplies s) or `nothing`.
+    """
+
+    intervention: Intervention
+    factors: Factors | None = None
+    scales: str = "factor"
+
+    def __post_init__(self) -> None:
+        if self.scales not in SCALED:
+            raise InputError(f"unknown quantity to scale {self.scales!r}; allowed: {', '.join(SCALED)}")
+        transform = self.intervention.transform
+        if self.scales == "factor":
+            if not isinstance(transform, Clamp) or self.factors is None:
+                raise InputError("only a clamp with factors can have its factor scaled")
+            if transform.rank != len(self.factors.positive.mean):
+                raise InputError(f"a clamp of rank {transform.rank} needs factors of that rank")
+
+    def resolve(self, direction: str, multiplier: float, scale: str) -> Intervention:
+        """The intervention that `direction` at `multiplier` means."""
+        if self.scales == "factor":
+            assert self.factors is not None
+            return self.clamped(self.factors.value(direction, multiplier, scale))
+        if self.scales == "strength":
+            return replace(self.intervention, strength=self.intervention.strength * multiplier)
+        return self.intervention
+
+    def clamped(self, values: Tensor) -> Intervention:
+        """The clamp set to `values` (r,); InputError for other transforms."""
+        transform = self.intervention.transform
+        if not isinstance(transform, Clamp):
+            raise InputError(f"at() sets a clamped coordinate, but this vector holds a {transform.kind!r} transform")
+        if values.numel() != transform.rank:
+            raise InputError(f"at() got {values.numel()} values for a clamp of rank {transform.rank}; give one each")
+        return replace(self.intervention, transform=transform.with_values(values))
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringVector:
+    """A concept as something that can be brought out (`elicit`) and taken away (`suppress`).
+
+    The multiplier m is absolute: 1 = as learned from data, omitted = the calibrated one if stored, else 1. For clamps it
+    moves the clamped value along the gap between the two classes (see `Factors.value`), for other transforms it
+    multiplies their strength. m = 0 is the other class's own value, not "off": off is no steering at all.
+
+    Args:
+        method: Name of the method that made it.
+        model: The model it was made for.
+        edits: The learned interventions.
+        directions: For each direction that exists, indices into `edits` in the order of application.
+        multipliers: Calibrated multiplier a direction, where one was found.
+        settings: The method's settings, as JSON values.
+        provenance: Data hash, seed, training figures, library versions; whatever makes the vector checkable.
+    """
+
+    method: str
+    model: ModelCard
+    edits: tuple[Edit, ...]
+    directions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {name: (0,) for name in DIRECTIONS})
+    multipliers: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, JSON] = field(default_factory=dict)
+    provenance: Mapping[str, JSON] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.edits or not self.directions:
+            raise InputError("a vector needs at least one edit and one direction")
+        for name, indices in self.directions.items():
+            check_direction(name)
+            if not indices or not all(0 <= index < len(self.edits) for index in indices):
+                raise InputError(f"direction {name!r} names edits {list(indices)} but the vector holds {len(self.edits)}")
+        for name, multiplier in self.multipliers.items():
+            check_direction(name, tuple(self.directions))
+            check_multiplier(multiplier)
+        for edit in self.edits:
+            site, width = edit.intervention.site, edit.intervention.transform.width
+            if site.layer >= self.model.n_blocks:
+                raise InputError(f"site {site} does not exist in a model of {self.model.n_blocks} blocks")
+            if site.kind in ("resid_pre", "resid_post") and width != self.model.hidden_size:
+                raise InputError(f"a tensor of width {width} at {site} does not fit hidden size {self.model.hidden_size}")
+
+    def elicit(self, multiplier: float | None = None, scale: str = "gap") -> Steering:
+        """Bring the concept out."""
+        return self.steering("elicit", multiplier, scale)
+
+    def suppress(self, multiplier: float | None = None, scale: str = "gap") -> Steering:
+        """Take the concept away."""
+        return self.steering("suppress", multiplier, scale)
+
+    def steering(self, direction: str, multiplier: float | None = None, scale: str = "gap") -> Steering:
+        """The interventions of one direction at one multiplier.
+
+        Raises:
+            InputError: A direction the vector does not have, an unknown scale, a multiplier that is not finite.
+        """
+        check_direction(direction, tuple(self.directions))
+        m = self.multipliers.get(direction, 1.0) if multiplier is None else multiplier
+        check_multiplier(m)
+        interventions = [self.edits[index].resolve(direction, m, scale) for index in self.directions[direction]]
+        return self._resolved(interventions, f"{self.method}:{direction}:{m:g}")
+
+    def at(self, *values: float) -> Steering:
+        """Clamp the coordinates of every edit to the given values (one a rank), whatever the factors say."""
+        wanted = torch.tensor(values, dtype=torch.float32)
+        return self._resolved([edit.clamped(wanted) for edit in self.edits], f"{self.method}:at:{values}")
+
+    def _resolved(self, interventions: list[Intervention], label: str) -> Steering:
+        return Steering(
+            tuple(interventions), self.model.prefix_ids, self.model.hidden_size, self.model.n_blocks, label=label
+        )
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 (hex) over everything that decides what the vector does: tensors, sites, factors, multipliers, model."""
+        return content_hash(self)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the vector's directory atomically; see `trimtab.steering.storage.save_vector`."""
+        from trimtab.steering.storage import save_vector  # storage builds vectors, so it stands above this module
+
+        return save_vector(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SteeringVector:
+        """Read a vector's directory; see `trimtab.steering.storage.load_vector`."""
+        from trimtab.steering.storage import load_vector  # as in save
+
+        return load_vector(Path(path))

@@ -1,0 +1,46 @@
+"""The installed package: its version, its marks, its entry points, and how lightly it is imported."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points, metadata, version
+from importlib.resources import files
+
+import trimtab
+from trimtab._version import __version__
+
+
+def test_the_version_is_the_same_everywhere():
+    assert trimtab.__version__ == __version__ == version("trimtab")
+
+
+def test_the_package_says_that_it_is_typed():
+    assert files("trimtab").joinpath("py.typed").is_file()
+
+
+def test_the_licence_is_declared():
+    assert metadata("trimtab")["License-Expression"] == "Apache-2.0"
+
+
+def test_the_command_is_installed():
+    (script,) = entry_points(group="console_scripts", name="trimtab")
+    assert script.value == "trimtab.cli.main:main"
+
+
+def test_every_public_name_is_there():
+    assert trimtab.__all__
+    for name in trimtab.__all__:
+        assert getattr(trimtab, name) is not None, name
+
+
+def test_importing_the_package_or_asking_for_help_loads_no_heavy_library():
+    code = (
+        "import sys, trimtab, trimtab.cli.main; "
+        "print(sorted({'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_module_stands_for_the_command():
+    done = subprocess.run([sys.executable, "-m", "trimtab", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"trimtab {__version__}"
