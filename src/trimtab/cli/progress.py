@@ -50,13 +50,13 @@ def _is_long(progress: Progress) -> bool:
     """Whether a stage takes, or will by its rate take, long enough to be shown."""
     if progress.seconds >= PATIENCE:
         return True
-    return 0 < progress.done < progress.total and progress.seconds * progress.total / progress.done >= PATIENCE
+    left = progress.remaining
+    return left is not None and progress.seconds + left >= PATIENCE
 
 
 def _detail(progress: Progress) -> str:
     loss = "" if progress.loss is None else f"loss {progress.loss:.4g}  "
-    rate = "" if progress.seconds <= 0 else f"{progress.done / progress.seconds:.3g}/s"
-    return loss + rate
+    return f"{loss}{progress.rate:.3g}/s"
 
 
 class _Bars:
@@ -88,6 +88,7 @@ class _Lines:
         if not due:
             return
         self._last[progress.stage] = progress.seconds
-        left = max(progress.total - progress.done, 0) * progress.seconds / max(progress.done, 1)
-        line = f"{progress.stage}: {progress.done}/{progress.total}  {_detail(progress)}  {left:.0f} s left"
+        left = progress.remaining
+        when = f"{progress.seconds:.0f} s" if finished else "" if left is None else f"{left:.0f} s left"
+        line = f"{progress.stage}: {progress.done}/{progress.total}  {_detail(progress)}  {when}"
         print(line, file=sys.stderr, flush=True)

@@ -24,9 +24,20 @@ def check_finite(name: str, tensor: Tensor) -> None:
         raise InputError(f"{name} holds NaN or infinite values; fit it again or load an intact copy")
 
 
+def own_float32(name: str, tensor: Tensor) -> Tensor:
+    """A float32 copy that nobody else can change; InputError if an entry is not finite in float32."""
+    copy = tensor.detach().to(torch.float32, copy=True).contiguous()
+    check_finite(name, copy)
+    return copy
+
+
 def check_gram(name: str, directions: Tensor) -> Tensor:
-    """The inverse (r, r) of the Gram matrix of rows (r, d); InputError when the rows are nearly dependent."""
-    rows = directions.double()
+    """The inverse (r, r) of the Gram matrix of rows (r, d), float64 on the CPU (not every device has float64).
+
+    Raises:
+        InputError: The rows are nearly dependent, or so long or short that float32 cannot hold the inverse.
+    """
+    rows = directions.detach().cpu().double()
     gram = rows @ rows.T
     values = torch.linalg.eigvalsh(gram)
     if values[0] <= 0 or values[-1] / values[0] > MAX_CONDITION:
@@ -34,4 +45,9 @@ def check_gram(name: str, directions: Tensor) -> Tensor:
             f"{name}: the directions are zero or nearly parallel (condition number of W W^T above {MAX_CONDITION:g}); "
             "their clamps contradict each other: leave one out or merge them"
         )
-    return torch.linalg.inv(gram)
+    inverse = torch.linalg.inv(gram)
+    limits = torch.finfo(torch.float32)
+    if inverse.diagonal().min() < limits.tiny or inverse.abs().max() > limits.max:
+        lengths = ", ".join(f"{length:.3g}" for length in rows.norm(dim=1).tolist())
+        raise InputError(f"{name}: directions of length {lengths} are beyond float32's squares; scale them to unit length")
+    return inverse

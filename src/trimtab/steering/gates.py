@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.steering.checks import check_finite, check_shape
+from trimtab.steering.checks import check_finite, check_shape, own_float32
 
 
 class Gate(Protocol):
     """A function (..., d) -> (...) with values in [0, 1]."""
 
     kind: ClassVar[str]
+
+    @property
+    def width(self) -> int | None: ...
 
     def __call__(self, h: Tensor) -> Tensor: ...
 
@@ -32,6 +35,11 @@ class Always:
     """The gate that is open everywhere: g(h) = 1."""
 
     kind: ClassVar[str] = "always"
+
+    @property
+    def width(self) -> int | None:
+        """None: any state will do."""
+        return None
 
     def __call__(self, h: Tensor) -> Tensor:
         return h.new_ones(h.shape[:-1])
@@ -68,8 +76,15 @@ class ProjectionGate:
 
     def __post_init__(self) -> None:
         check_shape("gate direction", self.direction, 1)
-        check_finite("gate direction", self.direction)
+        object.__setattr__(self, "direction", own_float32("gate direction", self.direction))
+        for name in ("threshold", "sharpness"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         check_finite("gate threshold and sharpness", torch.tensor([self.threshold, self.sharpness]))
+
+    @property
+    def width(self) -> int | None:
+        """Width d of the states that the gate reads."""
+        return self.direction.shape[0]
 
     def __call__(self, h: Tensor) -> Tensor:
         coordinate = h @ self.direction.to(h.dtype)

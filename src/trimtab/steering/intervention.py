@@ -38,8 +38,11 @@ class Intervention:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "strength", float(self.strength))
         if not torch.isfinite(torch.tensor(self.strength)):
             raise InputError(f"strength {self.strength} is not a finite number")
+        if self.gate.width not in (None, self.transform.width):
+            raise InputError(f"a gate of width {self.gate.width} cannot read the states of width {self.transform.width} at {self.site}")
 
     def to(self, device: torch.device) -> Intervention:
         """The same intervention with its tensors on another device."""
@@ -67,6 +70,9 @@ class Steering:
     def __post_init__(self) -> None:
         for site in {intervention.site for intervention in self.interventions}:
             here = [i for i in self.interventions if i.site == site]
+            widths = sorted({i.transform.width for i in here})
+            if len(widths) > 1:
+                raise InputError(f"{self.label} at {site}: edits of widths {widths} cannot meet at one site")
             for phase in ([i for i in here if i.positions.on_prompt], [i for i in here if i.positions.on_response]):
                 _joint_inverse(phase, f"{self.label} at {site}")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from trimtab.errors import InputError
 
 _SCOPES = ("all", "prompt", "response", "last", "edges")
-_EDGES = re.compile(r"(?:f(?P<first>\d+))?\+?(?:l(?P<last>\d+))?")
+_EDGES = re.compile(r"(?:f(?P<first>[0-9]+))?(?:(?(first)\+)l(?P<last>[0-9]+))?")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Positions:
     token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", tuple(self.token_ids))
         if self.scope not in _SCOPES:
             raise InputError(f"unknown positions {self.scope!r}; allowed: all, prompt, response, last, f<N>+l<M>")
         counted = self.first > 0 or self.last > 0

@@ -15,7 +15,7 @@ output projection (heads side by side); `attn_out`, `mlp_out`: what each branch 
 MLP's last projection; `norm_out`: the output of a norm at the entrance of a branch (`part` 0 attention, 1 MLP).
 """
 
-_TEXT = re.compile(r"(?P<kind>[a-z_]+)(?:\.(?P<part>\d+))?(?:#(?P<head>\d+))?@(?P<layer>\d+)")
+_TEXT = re.compile(r"(?P<kind>[a-z_]+)(?:\.(?P<part>[0-9]+))?(?:#(?P<head>[0-9]+))?@(?P<layer>[0-9]+)")
 
 
 @dataclass(frozen=True, order=True)

@@ -26,9 +26,8 @@ class Separation:
 
 def separation(factors: Factors, coordinate: int = 0) -> Separation:
     """Separation of the classes on one of the r coordinates."""
+    _check_coordinate(factors, coordinate)
     positive, negative = factors.positive, factors.negative
-    if not 0 <= coordinate < len(positive.mean):
-        raise InputError(f"coordinate {coordinate} does not exist; the vector has rank {len(positive.mean)}")
     gap = positive.mean[coordinate] - negative.mean[coordinate]
     spread = math.sqrt((positive.std[coordinate] ** 2 + negative.std[coordinate] ** 2) / 2)
     d_prime = gap / spread if spread > 0 else math.copysign(math.inf, gap) if gap else 0.0
@@ -43,8 +42,11 @@ def histogram(factors: Factors, *, bins: int = 20, coordinate: int = 0) -> tuple
     """Edges (bins + 1) and counts of the positive and the negative rows on shared bins.
 
     Raises:
-        InputError: The vector was saved without the rows' values.
+        InputError: The vector was saved without the rows' values, or a coordinate or number of bins that cannot be.
     """
+    _check_coordinate(factors, coordinate)
+    if bins < 1:
+        raise InputError(f"{bins} bins cannot hold anything; give at least 1")
     positive, negative = factors.positive.values, factors.negative.values
     if positive is None or negative is None:
         raise InputError("this vector keeps only means of its factors; no histogram can be drawn")
@@ -55,3 +57,8 @@ def histogram(factors: Factors, *, bins: int = 20, coordinate: int = 0) -> tuple
     edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
     counts = [torch.histc(x, bins=bins, min=low, max=high).long().tolist() for x in (p, n)]
     return edges.tolist(), counts[0], counts[1]
+
+
+def _check_coordinate(factors: Factors, coordinate: int) -> None:
+    if not 0 <= coordinate < len(factors.positive.mean):
+        raise InputError(f"coordinate {coordinate} does not exist; the vector has rank {len(factors.positive.mean)}")

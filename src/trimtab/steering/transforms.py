@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.steering.checks import check_finite, check_gram, check_shape
+from trimtab.steering.checks import check_gram, check_shape, own_float32
 
 
 class Transform(Protocol):
@@ -35,10 +35,6 @@ class Transform(Protocol):
     def tensors(self) -> dict[str, Tensor]: ...
 
 
-def _float32(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float32).contiguous()
-
-
 @dataclass(frozen=True, eq=False)
 class Add:
     """T(h) = h + v.
@@ -52,8 +48,7 @@ class Add:
 
     def __post_init__(self) -> None:
         check_shape("add vector", self.vector, 1)
-        check_finite("add vector", self.vector)
-        object.__setattr__(self, "vector", _float32(self.vector))
+        object.__setattr__(self, "vector", own_float32("add vector", self.vector))
 
     @property
     def width(self) -> int:
@@ -95,17 +90,15 @@ class Clamp:
 
     def __post_init__(self) -> None:
         check_shape("clamp directions", self.directions, 1, 2)
-        directions = _float32(torch.atleast_2d(self.directions))
-        values = _float32(torch.atleast_1d(self.values))
+        directions = own_float32("clamp directions", torch.atleast_2d(self.directions))
+        values = own_float32("clamp values", torch.atleast_1d(self.values))
         if values.shape != directions.shape[:1]:
             raise InputError(
                 f"clamp has {directions.shape[0]} directions but values of shape {tuple(values.shape)}; one value each"
             )
-        check_finite("clamp directions", directions)
-        check_finite("clamp values", values)
         object.__setattr__(self, "directions", directions)
         object.__setattr__(self, "values", values)
-        object.__setattr__(self, "gram_inverse", _float32(check_gram("clamp", directions)))
+        object.__setattr__(self, "gram_inverse", check_gram("clamp", directions).to(directions))
 
     @property
     def width(self) -> int:
@@ -148,10 +141,9 @@ class Ablate:
 
     def __post_init__(self) -> None:
         check_shape("ablate directions", self.directions, 1, 2)
-        directions = _float32(torch.atleast_2d(self.directions))
-        check_finite("ablate directions", directions)
+        directions = own_float32("ablate directions", torch.atleast_2d(self.directions))
         object.__setattr__(self, "directions", directions)
-        object.__setattr__(self, "gram_inverse", _float32(check_gram("ablate", directions)))
+        object.__setattr__(self, "gram_inverse", check_gram("ablate", directions).to(directions))
 
     @property
     def width(self) -> int:
@@ -188,11 +180,9 @@ class NullOut:
     def __post_init__(self) -> None:
         check_shape("null-out vector", self.vector, 1)
         check_shape("null-out bias", self.bias, 0)
-        check_finite("null-out vector", self.vector)
-        check_finite("null-out bias", self.bias)
-        check_gram("null-out", torch.atleast_2d(self.vector))
-        object.__setattr__(self, "vector", _float32(self.vector))
-        object.__setattr__(self, "bias", _float32(self.bias))
+        object.__setattr__(self, "vector", own_float32("null-out vector", self.vector))
+        object.__setattr__(self, "bias", own_float32("null-out bias", self.bias))
+        check_gram("null-out", self.vector[None])
 
     @property
     def width(self) -> int:
@@ -233,10 +223,8 @@ class Affine:
         d = self.bias.shape[0]
         if self.weight.shape not in ((d,), (d, d)):
             raise InputError(f"affine weight has shape {tuple(self.weight.shape)}; with a bias of {d} allow ({d},) or ({d}, {d})")
-        check_finite("affine weight", self.weight)
-        check_finite("affine bias", self.bias)
-        object.__setattr__(self, "weight", _float32(self.weight))
-        object.__setattr__(self, "bias", _float32(self.bias))
+        object.__setattr__(self, "weight", own_float32("affine weight", self.weight))
+        object.__setattr__(self, "bias", own_float32("affine bias", self.bias))
 
     @property
     def width(self) -> int:

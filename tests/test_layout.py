@@ -1,0 +1,2 @@
+from tests.families import X
+def test_a(): assert X==1
