@@ -6,7 +6,7 @@ set -euo pipefail
 folder=${1:-build/demo}
 model=$folder/model
 vector=$folder/vector
-prompt="Lily and her dog went to the park."
+prompt="Mia went to the park. She was so"
 
 show_and_run() {
     printf '\n$'

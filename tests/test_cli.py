@@ -293,6 +293,7 @@ class TestListings:
 
 
 class TestFromTheShell:
+    @pytest.mark.slow
     def test_fit_json_leaves_stdout_to_the_object(self, tiny_path, pairs_path, tmp_path):
         line = (
             "fit",

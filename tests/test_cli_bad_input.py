@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -388,11 +387,6 @@ class TestOutput:
         (tmp_path / "file").touch()
         refuse_fit("--epochs", "1", out=tmp_path / "file" / "vector")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-    def test_output_that_may_not_be_written(self, refuse_fit, tmp_path):
-        (tmp_path / "locked").mkdir(mode=0o500)
-        refuse_fit("--epochs", "1", out=tmp_path / "locked" / "vector")
-
 
 @pytest.mark.parametrize("block", [0, 3])
 def test_a_model_with_a_broken_weight(capsys, tiny_path, pairs_path, tmp_path, block):
@@ -470,6 +464,7 @@ class TestUsage:
 class TestFromTheShell:
     """The same through a process of its own, where other libraries print what they like."""
 
+    @pytest.mark.slow
     def test_refusals(self, tiny_path, pairs_path, vector, tmp_path):
         (vector / "steering.safetensors").write_bytes(b"no tensors")
         fit = ["fit", "cdas", "--pairs", pairs_path, "--out", tmp_path / "out"]
@@ -501,6 +496,12 @@ class TestOtherExits:
 
         return call
 
+    def test_a_hub_out_of_reach(self, capsys):
+        assert main(["generate", "--model", "no-such/model", "Hello"]) == 3
+        stdout, stderr = capsys.readouterr()
+        assert stdout == ""
+        assert stderr.count("\n") == 1
+
     def test_network(self, failing):
         from trimtab.errors import NetworkError
 
@@ -514,6 +515,12 @@ class TestOtherExits:
         assert (code, stdout) == (1, "")
         assert "Traceback" in stderr
         assert "report" in stderr.splitlines()[-1]
+
+    def test_a_path_that_may_not_be_read(self, failing):
+        assert failing(PermissionError(13, "Permission denied", "vault"))[0::2] == (
+            2,
+            "trimtab: vault: Permission denied; give a path that can be read and written\n",
+        )
 
     def test_out_of_memory(self, failing):
         code, _, stderr = failing(MemoryError())

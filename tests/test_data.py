@@ -474,10 +474,10 @@ class TestBuiltin:
             ("story-mood-test", 32),
         ]
 
-    def test_no_text_occurs_twice(self):
+    def test_no_prompt_occurs_twice(self):
         pairs = [*load_pairs("story-mood"), *load_pairs("story-mood-test")]
-        texts = [getattr(pair, name) for pair in pairs for name in REQUIRED]
-        assert len(set(texts)) == len(texts) == 4 * 96
+        prompts = [prompt for pair in pairs for prompt in (pair.positive_input, pair.negative_input)]
+        assert len(set(prompts)) == len(prompts) == 2 * 96
 
     def test_outputs_go_on_where_inputs_end(self):
         for pair in [*load_pairs("story-mood"), *load_pairs("story-mood-test")]:
@@ -486,24 +486,22 @@ class TestBuiltin:
                 (pair.negative_input, pair.negative_output),
             ):
                 assert start[0].isupper()
-                assert start[-1] in '.!"?'
+                assert start == start.rstrip()
                 assert end[0] == " "
                 assert end[1] != " "
-                assert end[-1] in '.!"?'
                 assert (start + end).isascii()
-                assert 15 <= len((start + end).split()) <= 40
+                assert 8 <= len((start + end).split()) <= 45
 
-    def test_sides_are_of_one_mood(self):
-        glad, low = ("happy", "laugh", "smil", "joy", "loved"), ("sad", "cried", "tear", "alone", "wept")
-        count = dict.fromkeys(("glad", "low", "wrong"), 0)
-        for pair in load_pairs("story-mood"):
-            positive, negative = pair.positive_input + pair.positive_output, pair.negative_input + pair.negative_output
-            count["glad"] += any(word in positive for word in glad)
-            count["low"] += any(word in negative for word in low)
-            count["wrong"] += any(word in positive for word in ("sad", "wept", "tears")) + ("happy" in negative)
-        assert count["glad"] >= 56
-        assert count["low"] >= 56
-        assert count["wrong"] == 0
+    @pytest.mark.parametrize("name", ["story-mood", "story-mood-test"])
+    def test_sides_are_of_one_mood(self, name):
+        glad, low = ("happy", "laugh", "smil", "joy", "glad"), ("sad", "cry", "cried", "tear", "upset", "bad")
+        pairs = load_pairs(name)
+        positives = [f"{pair.positive_input}{pair.positive_output}" for pair in pairs]
+        negatives = [f"{pair.negative_input}{pair.negative_output}" for pair in pairs]
+        assert sum(any(word in text for word in glad) for text in positives) >= 0.85 * len(pairs)
+        assert sum(any(word in text for word in low) for text in negatives) >= 0.85 * len(pairs)
+        assert not any(word in text for text in positives for word in (" sad", "wept", "tears"))
+        assert not any(word in text for text in negatives for word in (" happy", "joy"))
 
     def test_fits_the_small_story_model(self, shared):
         tokenizer = AutoTokenizer.from_pretrained(shared / "models" / "stories260k-hf")

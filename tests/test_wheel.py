@@ -70,5 +70,5 @@ def test_the_installed_command_fits_and_steers_far_from_the_source(installed, tm
     assert (tmp_path / "vector" / "steering.safetensors").is_file()
 
     steer = ["generate", "--vector", "vector", "--direction", "elicit", "--max-new-tokens", "4"]
-    (output,) = json.loads(run(trimtab, *steer, *common, "Lily and her dog went to the park.", cwd=tmp_path))["outputs"]
-    assert output["prompt"] == "Lily and her dog went to the park."
+    (output,) = json.loads(run(trimtab, *steer, *common, "Mia went to the park. She was so", cwd=tmp_path))["outputs"]
+    assert output["prompt"] == "Mia went to the park. She was so"

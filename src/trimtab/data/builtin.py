@@ -30,7 +30,7 @@ _TABLE = (
     BuiltinDataset(
         "story-mood",
         64,
-        "happy (positive) and sad (negative) openings of little children's stories and how they go on, for base models",
+        "openings of children's stories, happy (positive) and sad (negative), and how they go on; for base models",
         "Apache-2.0",
     ),
     BuiltinDataset("story-mood-test", 32, "held-out pairs of story-mood, in other words", "Apache-2.0"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 OVERHEAD_TOKENS = 48
 """What one more forward costs, in tokens of work; measured on a CPU with blocks 256 wide (benchmarks/RESULTS.md)."""
 
@@ -14,19 +16,17 @@ def buckets(lengths: Sequence[int], max_tokens: int, overhead: int = OVERHEAD_TO
     The cost of a group is (its longest length) x (its size) + `overhead`; exact by dynamic programming over the sorted
     lengths. Every index occurs once. A group holds at most `max_tokens` padded tokens unless a single sequence is longer.
     """
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    best = [0.0] + [float("inf")] * len(order)
-    cut = [0] * (len(order) + 1)
-    for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
-        for start in range(end - 1, -1, -1):
-            padded = longest * (end - start)
-            if padded > max_tokens and end - start > 1:
-                break
-            if best[start] + padded + overhead < best[end]:
-                best[end], cut[end] = best[start] + padded + overhead, start
-    groups, end = [], len(order)
+    n = len(lengths)
+    order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
+    best, cut = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):
+        longest = int(lengths[order[end - 1]])
+        start = max(0, end - max(1, max_tokens // max(1, longest)))
+        costs = best[start:end] + longest * np.arange(end - start, 0, -1)
+        cut[end] = end - 1 - np.argmin(costs[::-1])  # of equally good groups the smallest
+        best[end] = costs[cut[end] - start] + overhead
+    groups, end = [], n
     while end > 0:
-        groups.append(order[cut[end] : end])
-        end = cut[end]
+        groups.append(order[cut[end] : end].tolist())
+        end = int(cut[end])
     return groups[::-1]

@@ -5,8 +5,10 @@ Letters: n scored tokens, d hidden, v vocabulary, s tokens of a sequence.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -94,13 +96,26 @@ class FrozenCache:
         return [fresh[index] if index in fresh else self._base[index] for index in indices]
 
     def teacher(self, indices: Sequence[int]) -> Callable[[int, int], Tensor]:
-        """The teacher of these items' scored tokens, one after the other: (start, end) -> (end - start, v) log-probabilities."""
-        if self.plan.teacher == "log_probs":
-            kept = torch.cat([self._teacher[index] for index in indices])
-            return lambda start, end: kept[start:end]
-        states = [final for _, final in self._run_whole(indices)] if self.plan.teacher == "none" else None
-        finals = torch.cat(states if states is not None else [self._teacher[index] for index in indices])
-        return lambda start, end: self._log_probs(finals[start:end])
+        """The teacher of these items' scored tokens, one after the other: (start, end) -> (end - start, v) log-probabilities.
+
+        Within one item kept log-probabilities come as a view.
+        """
+        if self.plan.teacher == "none":
+            kept = [finals for _, finals in self._run_whole(indices)]
+        else:
+            kept = [self._teacher[index] for index in indices]
+        offsets = list(itertools.accumulate((len(part) for part in kept), initial=0))
+
+        def between(start: int, end: int) -> Tensor:
+            first, last = bisect_right(offsets, start) - 1, bisect_left(offsets, end)
+            parts = [
+                part[max(start - offset, 0) : end - offset]
+                for part, offset in zip(kept[first:last], offsets[first:last], strict=True)
+            ]
+            joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return joined if self.plan.teacher == "log_probs" else self._log_probs(joined)
+
+        return between
 
     @torch.no_grad()
     def _log_probs(self, finals: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+LEAST = -1e30
+"""Stands for -inf in a logarithm that is about to be multiplied by a probability of 0."""
+
 
 class TokenLoss(NamedTuple):
     """A loss a token and its gradient.
@@ -23,18 +26,22 @@ class TokenLoss(NamedTuple):
 def jensen_shannon(logits: Tensor, teacher: Tensor) -> TokenLoss:
     """Jensen-Shannon divergence of each token's student distribution p from its teacher distribution q.
 
-    JS = 1/2 sum_v p (log p - log m) + 1/2 sum_v q (log q - log m), m = (p + q) / 2, natural logarithm, so 0 <= JS <= log 2.
-    d JS / d log p = p (log p - log m) / 2 before the softmax's own projection; terms whose p and q both underflow count 0.
+    JS = 1/2 sum_v p (log p - log m) + 1/2 sum_v q (log q - log m), m = (p + q) / 2, natural logarithm: 0 <= JS <= log 2.
+    d JS / d log p = p (log p - log m) / 2 before the softmax's own projection. Terms with p = 0 count 0, as 0 log 0.
 
     Args:
-        logits: (n, v) student logits, any dtype; computed in float32.
-        teacher: (n, v) float32 teacher log-probabilities.
+        logits: (n, v) student logits, any dtype; computed in float32. A token the model rules out has -inf.
+        teacher: (n, v) float32 teacher log-probabilities, -inf allowed.
     """
-    log_p = torch.log_softmax(logits.float(), dim=-1)
-    p, q = log_p.exp(), teacher.exp()
+    shifted = logits.float() - logits.amax(dim=-1, keepdim=True).float()
+    p = shifted.exp()
+    total = p.sum(dim=-1, keepdim=True)
+    p.div_(total)
+    log_p = shifted.sub_(total.log())  # one exponential serves p and log p
+    q = teacher.exp()
     log_m = torch.add(p, q).mul_(0.5).clamp_min_(torch.finfo(torch.float32).tiny).log_()
-    ratio_p = torch.sub(log_p, log_m, out=log_p).mul_(p)  # p (log p - log m)
+    ratio_p = log_p.sub_(log_m).clamp_min_(LEAST).mul_(p)  # p (log p - log m)
     kl_p = ratio_p.sum(dim=-1)
-    kl_q = torch.sub(teacher, log_m, out=log_m).mul_(q).sum(dim=-1)
+    kl_q = torch.sub(teacher, log_m, out=log_m).clamp_min_(LEAST).mul_(q).sum(dim=-1)
     gradient = ratio_p.sub_(p.mul_(kl_p[:, None])).mul_(0.5)
     return TokenLoss(0.5 * (kl_p + kl_q), gradient)

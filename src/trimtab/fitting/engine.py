@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
+import math
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trimtab.data import PairSet, tokenise_pairs
-from trimtab.errors import InputError
+from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.cache import CachePlan, FrozenCache
 from trimtab.fitting.items import Item, interchange_items
 from trimtab.fitting.order import Array, example_order, start_directions
 from trimtab.fitting.settings import TrainSettings
+from trimtab.fitting.traces import check_trace, write_trace
 from trimtab.fitting.trainer import Diverged, InterchangeTrainer, Objective, Trace
 from trimtab.models.model import Model
 from trimtab.models.split import SplitModel, frozen
@@ -58,7 +56,7 @@ class InterchangeFit:
         directions: W, (r, d) float32 on the CPU.
         factors: Coordinates of the source states of all training prompts, a class.
         trace: The run.
-        edit_ratio: Median of (norm of the edit) / (norm of the state) over edited tokens, a direction, at multiplier 1.
+        edit_ratio: Median of (norm of the edit) / (norm of the state) over prompt tokens, a direction, at multiplier 1.
         plan: What was cached.
         seconds: Wall clock: of the whole fit and of building the cache.
         diverged_at: 0-based step at which the loss left the finite numbers; `directions` are then the last good ones.
@@ -79,11 +77,17 @@ def fit_interchange(
     """Train rank-r directions on contrast pairs with a token objective.
 
     Raises:
-        InputError: A layer the model does not have, a rank above its width, pairs that do not fit the context, a start
-            vector or order of the wrong shape, or positions that pick no token.
+        InputError: A layer the model does not have, a rank above its width, no pairs or such that do not fit the
+            context, a start vector or order of the wrong shape, positions that pick no token, or a trace that cannot
+            be written.
+        FitDivergedError: The states at the layer are not finite.
     """
     began = time.monotonic()
     model.check_layer(settings.layer)
+    if not pairs:
+        raise InputError(f"no pairs to learn from in {pairs.source!r}; give at least one")
+    if options.trace is not None:
+        check_trace(Path(options.trace))
     if settings.rank > model.hidden_size:
         raise InputError(f"rank {settings.rank} exceeds the model's hidden size {model.hidden_size}")
     start = start_directions(options.init, settings.rank, model.hidden_size, settings.seed)
@@ -100,9 +104,15 @@ def fit_interchange(
     split = SplitModel(model.hf, model.layout)
     plan = CachePlan.choose(items, model.hidden_size, split.vocabulary, model.dtype.itemsize, settings.cache_bytes)
     logger.info("cache: %s", plan)
-    with frozen(model.hf):
+    with frozen(model.hf), torch.inference_mode(False), torch.enable_grad():
         cache = FrozenCache(split, settings.layer, items, plan, model.device, options.progress)
         cached = time.monotonic()
+        if not torch.isfinite(cache.sources).all():
+            raise FitDivergedError(
+                f"the states at layer {settings.layer} are not finite before the first step; look for NaN in the "
+                f"weights of {model.name}, or load it in another dtype",
+                0,
+            )
         trainer = InterchangeTrainer(split, cache, items, objective, settings)
         diverged, trace = None, None
         try:
@@ -125,7 +135,10 @@ def _factors(sources: Tensor, directions: Tensor) -> Factors:
 
 
 def _edit_ratio(cache: FrozenCache, items: Sequence[Item], directions: Tensor, factors: Factors) -> dict[str, float]:
-    """Median of |h' - h| / |h| over prompt tokens after the prefix, for up to `RATIO_ITEMS` items a direction."""
+    """Median of |h' - h| / |h| over prompt tokens after the prefix, for up to `RATIO_ITEMS` items a direction.
+
+    A direction without such tokens, or with states that are not finite, has none.
+    """
     ratios = {}
     for offset, direction in enumerate(("elicit", "suppress")):
         chosen = list(range(offset, len(items), 2))[:RATIO_ITEMS]
@@ -134,16 +147,4 @@ def _edit_ratio(cache: FrozenCache, items: Sequence[Item], directions: Tensor, f
         tokens = tokens.float().cpu()
         moved = (factors.value(direction, 1.0) - tokens @ directions.T) @ directions
         ratios[direction] = float((moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12)).median())
-    return ratios
-
-
-def write_trace(path: Path, trace: Trace) -> None:
-    """Write a run as `.npz` under a temporary name, then rename."""
-    vectors = trace.vectors[:, 0] if trace.vectors.shape[1] == 1 else trace.vectors
-    buffer = io.BytesIO()
-    np.savez(buffer, vecs=vectors.numpy(), jsd=trace.losses.numpy(), n_tok=trace.n_tokens.numpy())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(buffer.getvalue())
-    os.replace(name, path)
+    return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
+from trimtab.steering.checks import check_gram, own_float32
 
 Array = np.ndarray | Tensor | str | Path
 
@@ -17,24 +18,28 @@ def start_directions(init: Array | None, rank: int, hidden: int, seed: int) -> T
     """Orthonormal start rows W (rank, hidden), float32.
 
     Args:
-        init: (hidden,) or (rank, hidden), or the path of a `.npy`; taken as it is. None = random, from `seed`.
+        init: (hidden,) or (rank, hidden), or the path of a `.npy`; taken as it is if its rows are orthonormal, else
+            brought there first. None = random, from `seed`.
         rank: r.
         hidden: d.
         seed: Seed of the explicit generator used when `init` is None.
 
     Raises:
-        InputError: An unreadable file, another shape, values that are not finite, or a zero row.
+        InputError: An unreadable file, another shape, values that are not finite, zero or nearly parallel rows.
     """
     if init is None:
         generator = torch.Generator().manual_seed(seed)
-        return retract(torch.randn((rank, hidden), generator=generator))
+        return retract(torch.randn((rank, hidden), generator=generator, dtype=torch.float32))
     array = read_array("init", init)
-    rows = torch.atleast_2d(torch.as_tensor(np.array(array)).float())
-    if rows.shape != (rank, hidden):
-        raise InputError(f"init has shape {tuple(array.shape)}; this model and rank need ({rank}, {hidden})")
-    if not torch.isfinite(rows).all() or (rows.norm(dim=1) == 0).any():
-        raise InputError("init holds NaN, infinite values or a zero row; give unit directions")
-    return rows.contiguous()
+    array = array[None] if array.ndim == 1 else array
+    if array.dtype.kind not in "fiu" or array.shape != (rank, hidden):
+        raise InputError(
+            f"init has shape {array.shape} and dtype {array.dtype}; this model and rank need numbers ({rank}, {hidden})"
+        )
+    rows = own_float32("init", torch.from_numpy(array.astype(np.float64)))
+    check_gram("init", rows)
+    is_ready = torch.allclose(rows @ rows.T, torch.eye(rank), rtol=0, atol=1e-5)
+    return rows if is_ready else retract(rows)
 
 
 def retract(rows: Tensor) -> Tensor:
@@ -55,13 +60,15 @@ def example_order(order: Array | None, epochs: int, n: int, seed: int) -> Tensor
         InputError: An unreadable file, another shape, or a row that is no permutation of 0 .. n - 1.
     """
     if order is not None:
-        given = torch.as_tensor(np.array(read_array("order", order)))
-        if given.is_floating_point() or tuple(given.shape) not in ((epochs, n), (epochs * n,)):
-            raise InputError(f"order has shape {tuple(given.shape)} and dtype {given.dtype}; need integers ({epochs}, {n})")
-        given = given.view(epochs, n)
+        array = read_array("order", order)
+        if array.dtype.kind not in "iu" or array.shape not in ((epochs, n), (epochs * n,)):
+            raise InputError(
+                f"order has shape {tuple(array.shape)} and dtype {array.dtype}; need integers ({epochs}, {n})"
+            )
+        given = torch.from_numpy(array.astype(np.int64)).view(epochs, n)
         if not (given.sort(dim=1).values == torch.arange(n)).all():
             raise InputError(f"order: every row must hold each of 0 to {n - 1} once")
-        return given.long()
+        return given
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for _ in range(epochs):
@@ -74,10 +81,14 @@ def example_order(order: Array | None, epochs: int, n: int, seed: int) -> Tensor
 def read_array(name: str, value: Array) -> np.ndarray:
     """An array, or the one in a `.npy` file (never a pickled one)."""
     if isinstance(value, Tensor):
-        return value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        return value
+        value = value.detach().cpu()
+        return (value.double() if value.is_floating_point() else value).numpy()
+    if not isinstance(value, (str, Path)):
+        return np.asarray(value)
     try:
-        return np.load(Path(value), allow_pickle=False)
+        array = np.load(Path(value), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{name}: cannot read {value} as a .npy array ({error}); save it with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{name}: {value} holds several arrays; save the one that is meant with numpy.save")
+    return array

@@ -13,6 +13,10 @@ from trimtab.errors import InputError
 from trimtab.steering import Positions
 
 WEIGHTINGS = ("minibatch", "response")
+MAX_SEED = 2**63 - 1
+"""What torch's generators take."""
+MAX_STEP = 1e6
+"""Largest learning rate and weight decay: directions have length 1, so nothing above can mean anything."""
 
 T = TypeVar("T")
 
@@ -58,12 +62,14 @@ class TrainSettings:
     max_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        for name in ("layer", "seed", "weight_decay", "cache_bytes"):
-            check_number(name, getattr(self, name), least=0, whole=name != "weight_decay")
+        for name in ("layer", "cache_bytes"):
+            check_number(name, getattr(self, name), least=0, whole=True)
+        check_number("seed", self.seed, least=0, most=MAX_SEED, whole=True)
+        check_number("weight_decay", self.weight_decay, least=0, most=MAX_STEP)
         for name in ("epochs", "batch_size", "rank", "max_tokens"):
             check_number(name, getattr(self, name), least=1, whole=True)
-        for name in ("lr", "grad_clip"):
-            check_number(name, getattr(self, name), above=0)
+        check_number("lr", self.lr, above=0, most=MAX_STEP)
+        check_number("grad_clip", self.grad_clip, above=0)
         if self.max_response_tokens is not None:
             check_number("max_response_tokens", self.max_response_tokens, least=1, whole=True)
         if self.weighting not in WEIGHTINGS:
@@ -72,14 +78,23 @@ class TrainSettings:
 
 
 def check_number(
-    name: str, value: object, *, least: float | None = None, above: float | None = None, whole: bool = False
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    whole: bool = False,
 ) -> None:
-    """Raise InputError unless `value` is a finite number (an integer where `whole`) at least `least` and above `above`."""
+    """Raise InputError unless `value` is a finite number (an integer where `whole`) within the bounds that are given."""
     bound = f"at least {least}" if least is not None else f"above {above}"
+    bound += "" if most is None else f" and at most {most:g}"
     kind = "a whole number" if whole else "a finite number"
     allowed = (int,) if whole else (int, float)
     good = isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
-    if good and (least is None or value >= least) and (above is None or value > above):  # pyright: ignore
+    if good and all(
+        [least is None or value >= least, above is None or value > above, most is None or value <= most]  # pyright: ignore
+    ):
         return
     raise InputError(f"{name} is {value!r}; it must be {kind} {bound}")
 

@@ -5,6 +5,7 @@ Letters: b sequences of a group, s tokens, d hidden, r rank, n scored tokens of 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from trimtab.fitting.items import Item
 from trimtab.fitting.order import retract
 from trimtab.fitting.settings import TrainSettings
 from trimtab.models.split import SplitModel
+from trimtab.models.upper import UpperBlocks
 from trimtab.progress import Progress, ProgressCallback
 from trimtab.steering import Geometry, Positions
 
@@ -71,13 +73,23 @@ class InterchangeTrainer:
     """
 
     def __init__(
-        self, model: SplitModel, cache: FrozenCache, items: Sequence[Item], objective: Objective, settings: TrainSettings
+        self,
+        model: SplitModel,
+        cache: FrozenCache,
+        items: Sequence[Item],
+        objective: Objective,
+        settings: TrainSettings,
     ) -> None:
         self._model, self._cache, self._items = model, cache, items
         self._objective, self._settings = objective, settings
         self._masks = [_edit_mask(item, Positions.parse(settings.positions)) for item in items]
         if not any(bool(mask.any()) for mask in self._masks):
-            raise InputError(f"positions {settings.positions!r} pick no token of any pair; use 'all', or longer responses")
+            raise InputError(
+                f"positions {settings.positions!r} pick no token of any pair; use 'all', or longer responses"
+            )
+
+        shared = _shared_prefix(items, self._masks)
+        self._upper = UpperBlocks(model, settings.layer, items[0].base[:shared], cache.sources.device)
 
     def run(self, start: Tensor, order: Tensor, progress: ProgressCallback | None = None) -> Trace:
         """Train from `start` (r, d) over pairs in `order` (epochs, pairs).
@@ -117,7 +129,8 @@ class InterchangeTrainer:
         n_tokens = torch.stack([scored[:half].sum(), scored[half:].sum()])
         weight = self._token_weights(scored, n_tokens)
         sums = torch.zeros(len(indices), dtype=torch.float64)
-        for group in buckets([len(self._items[index].base) for index in indices], self._settings.max_tokens):
+        lengths = [len(self._items[index].base) - self._upper.prefix_length for index in indices]
+        for group in buckets(lengths, self._settings.max_tokens):
             sums[group] = self._group(weights, [indices[k] for k in group], weight[group])
         minibatch = torch.stack([sums[:half].sum(), sums[half:].sum()])
         return (minibatch / n_tokens).float(), n_tokens
@@ -131,31 +144,68 @@ class InterchangeTrainer:
     def _group(self, weights: Tensor, indices: list[int], weight: Tensor) -> Tensor:
         """Forward and backward of one padded group; sum of the losses of each item's tokens (b,) float64."""
         items = [self._items[index] for index in indices]
-        states = torch.nn.utils.rnn.pad_sequence(self._cache.base(indices), batch_first=True)  # (b, s, d)
-        masks = [self._masks[index] for index in indices]
+        prefix = self._upper.prefix_length
+        base = [states[prefix:] for states in self._cache.base(indices)]
+        states = torch.nn.utils.rnn.pad_sequence(base, batch_first=True)  # (b, s, d) after the prefix
+        masks = [self._masks[index][prefix:] for index in indices]
         mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(states.device)
         edited = interchange(states, self._cache.sources[indices], weights, mask)
-        final = self._model.upper(edited, self._settings.layer)  # (b, s, d)
         rows = torch.cat([torch.full((item.n_scored,), row) for row, item in enumerate(items)])
-        columns = torch.cat([torch.arange(item.scored.start, item.scored.stop) for item in items])
-        picked = final[rows.to(final.device), columns.to(final.device)]  # (n, d)
-        values, gradient = self._score(picked.detach(), self._cache.teacher(indices), weight[rows].to(picked.device))
+        columns = torch.cat([torch.arange(item.scored.start - prefix, item.scored.stop - prefix) for item in items])
+        picked = self._upper(edited, rows.to(states.device), columns.to(states.device))  # (n, d)
+        chunks = scored_chunks([item.n_scored for item in items], CHUNK_BYTES // (4 * self._model.vocabulary))
+        teacher = self._cache.teacher(indices)
+        values, gradient = self._score(picked.detach(), teacher, weight[rows].to(picked.device), chunks)
         picked.backward(gradient)
         return torch.zeros(len(items), dtype=torch.float64).index_add_(0, rows, values.cpu().double())
 
-    def _score(self, states: Tensor, teacher: Callable[[int, int], Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(
+        self,
+        states: Tensor,
+        teacher: Callable[[int, int], Tensor],
+        weight: Tensor,
+        chunks: Sequence[tuple[int, int]],
+    ) -> tuple[Tensor, Tensor]:
         """Loss (n,) of head inputs (n, d) and the weighted gradient (n, d) in chunks; never all logits at once."""
-        chunk = max(1, CHUNK_BYTES // (4 * self._model.vocabulary))
         values, gradients = [], []
-        for start in range(0, states.shape[0], chunk):
-            part = states[start : start + chunk].requires_grad_()
+        for start, end in chunks:
+            part = states[start:end].requires_grad_()
             with torch.enable_grad():
                 logits = self._model.logits(part)
-            loss = self._objective(logits.detach(), teacher(start, start + len(part)))
-            gradient = loss.gradient.mul_(weight[start : start + len(part), None]).to(logits.dtype)
+            loss = self._objective(logits.detach(), teacher(start, end))
+            gradient = loss.gradient.mul_(weight[start:end, None]).to(logits.dtype)
             gradients.append(torch.autograd.grad(logits, part, gradient)[0])
             values.append(loss.value)
         return torch.cat(values), torch.cat(gradients)
+
+
+def scored_chunks(sizes: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Split consecutive runs of tokens into chunks (start, end) of at most `most` (at least 1) tokens.
+
+    Runs of more than half a chunk get chunks of their own, so that what is stored a run need not be joined.
+    """
+    most = max(1, most)
+    chunks: list[tuple[int, int]] = []
+    start = end = 0
+    for size in sizes:
+        if end > start and (2 * size > most or end - start + size > most):
+            chunks.append((start, end))
+            start = end
+        end += size
+        if 2 * size > most:
+            pieces = -(-size // most)
+            borders = [start + size * k // pieces for k in range(pieces + 1)]
+            chunks += itertools.pairwise(borders)
+            start = end
+    return [*chunks, (start, end)] if end > start else chunks
+
+
+def _shared_prefix(items: Sequence[Item], masks: Sequence[Tensor]) -> int:
+    """Leading base tokens that all items have in common, that nobody edits, and before which nothing is scored."""
+    common = min(item.prefix for item in items)
+    edited = min(int(mask.int().argmax()) if mask.any() else len(mask) for mask in masks)
+    scored = min(item.scored.start for item in items)
+    return min(common, edited, scored)
 
 
 def _edit_mask(item: Item, positions: Positions) -> Tensor:

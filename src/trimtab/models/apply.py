@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import InputError
-from trimtab.models.families import hook_point
+from trimtab.models.families import HookPoint, head_slice, hook_point
 from trimtab.models.layout import Layout, find_layout, state_of, with_state
 from trimtab.models.rows import Forward, RowTracker, repeat_rows
 from trimtab.steering import Intervention, Site, SiteEdit, Steering, SteeringVector
-
-logger = logging.getLogger(__name__)
 
 Row = Steering | SteeringVector | None
 
@@ -38,11 +36,12 @@ def steer(
     the steered states. Leaving restores the model bit for bit. Works with `input_ids` or `inputs_embeds`, with left or
     right padding, without a cache or with a dynamic or static one.
 
-    "Prompt" means the tokens of the forward that begins a sequence (an empty cache); tokens on a filled cache are the
-    response. Where one forward holds both, say where the prompts end with `prompt_lengths`.
+    "Prompt" means what `generate()` was given. Outside `generate()` it is the tokens of the forward that begins a sequence
+    (an empty cache or none), and single tokens on a filled cache are the response; where one forward holds both, or the
+    prompt comes in several, say where the prompts end with `prompt_lengths`.
 
     Args:
-        hf: Any decoder-only Hugging Face model, wrapped by PEFT or not; not compiled.
+        hf: Any decoder-only Hugging Face model, wrapped (by PEFT, say) or not; not compiled.
         what: A vector or steering for every row, or a sequence with one entry a row of the batch (None = plain).
         direction: `elicit` or `suppress`, for entries that are vectors.
         multiplier: 1 = as learned; None = the vector's calibrated one if stored, else 1. For entries that are vectors.
@@ -54,25 +53,29 @@ def steer(
             site the model does not have, or (in a forward) a batch that does not fit the entries.
     """
     layout = find_layout(hf)
-    refuse_compiled(hf, layout)
     if any(isinstance(hook, _Enter) for hook in layout.stack._forward_pre_hooks.values()):
         raise InputError("this model is being steered already; compose vectors instead: a.elicit() + b.suppress()")
-    single = what is None or isinstance(what, (Steering, SteeringVector))
-    entries: Sequence[Row] = [what] if single else list(what)  # pyright: ignore[reportArgumentType, reportAssignmentType]
-    rows = [_resolve(entry, direction, multiplier, scale) for entry in entries]
-    for row in rows:
-        check_size(row, layout)
-    plan = Plan.build(rows, everywhere=single)
-    prefixes = [row.prefix_ids for row in rows if row is not None]
-    tracker = RowTracker(layout.stack, hf.get_input_embeddings(), prefixes, prompt_lengths)  # pyright: ignore
+    single = not isinstance(what, Sequence)
+    entries = [what] if single else what
+    resolved = {id(entry): _resolve(entry, direction, multiplier, scale) for entry in entries}
+    for steering in resolved.values():
+        check_size(steering, layout)
+    plan = Plan.build([resolved[id(entry)] for entry in entries], everywhere=single)
+    points = {site: hook_point(layout.blocks[site.layer], site, layout.model_type) for site in plan.sites}
+    refuse_compiled(hf, [layout.stack, *(point.module for point in points.values())])
+    prefixes = [group.steering.prefix_ids for group in plan.groups]
+    tracker = RowTracker(layout.stack, layout.model.get_input_embeddings(), prefixes, prompt_lengths)
     with ExitStack() as undo:
         if plan.groups:
-            _hook(undo, layout, plan, tracker)
-            _no_compile(undo, hf)
+            _hook(undo, layout, plan, points, tracker)
+            _follow_generate(undo, layout.model, tracker)
+            _no_compile(undo, layout.model)
         yield
 
 
 def _resolve(entry: Row, direction: str, multiplier: float | None, scale: str) -> Steering | None:
+    if entry is not None and not isinstance(entry, (Steering, SteeringVector)):
+        raise InputError(f"cannot steer with a {type(entry).__name__}; give a SteeringVector, a Steering or None, or a list")
     return entry.steering(direction, multiplier, scale) if isinstance(entry, SteeringVector) else entry
 
 
@@ -80,6 +83,15 @@ def check_size(steering: Steering | None, layout: Layout) -> None:
     """Raise InputError if the steering was made for a model of another width or depth."""
     if steering is None:
         return
+    for intervention in steering.interventions:
+        site, width = intervention.site, intervention.transform.width
+        if site.layer >= layout.n_blocks:
+            raise InputError(f"{steering.label}: no site {site}; the model has blocks 0 to {layout.n_blocks - 1}")
+        if site.kind in ("resid_pre", "resid_post") and width != layout.hidden_size:
+            raise InputError(
+                f"{steering.label} at {site} has width {width}, the model's hidden size is {layout.hidden_size}; "
+                "fit a vector for this model"
+            )
     for name, made, has in (
         ("hidden size", steering.hidden_size, layout.hidden_size),
         ("number of blocks", steering.n_blocks, layout.n_blocks),
@@ -90,18 +102,27 @@ def check_size(steering: Steering | None, layout: Layout) -> None:
             )
 
 
-def refuse_compiled(hf: nn.Module, layout: Layout) -> None:
-    """Raise InputError if the model or a part of it was compiled: hooks added afterwards are skipped without a word."""
-    compiled = "_orig_mod" in hf._modules or any(
-        module._compiled_call_impl is not None or "_torchdynamo_orig_callable" in vars(vars(module).get("forward", module))
-        for module in (hf, layout.stack, *layout.blocks)
-        if module._compiled_call_impl is not None or "forward" in vars(module)
+def refuse_compiled(hf: nn.Module, hooked: Iterable[nn.Module]) -> None:
+    """Raise InputError if a module to be hooked, or one that holds it, was compiled.
+
+    Hooks that are added afterwards are skipped without a word.
+    """
+    places = set(map(id, hooked))
+    for path, module in hf.named_modules():
+        if _is_compiled(module) and any(id(part) in places for part in module.modules()):
+            raise InputError(
+                f"this model is compiled ({path or 'as a whole'}), and hooks added after torch.compile are ignored; steer the "
+                "plain model (keep a reference to it, or model._orig_mod) or load it again"
+            )
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    forward = vars(module).get("forward")
+    return (
+        "_orig_mod" in module._modules
+        or module._compiled_call_impl is not None
+        or "_torchdynamo_orig_callable" in getattr(forward, "__dict__", {})
     )
-    if compiled:
-        raise InputError(
-            "this model is compiled, and hooks added after torch.compile are ignored; steer the plain model (keep a reference "
-            "to it, or model._orig_mod) or load it again"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +176,7 @@ class _SiteHook:
     site: Site
     plan: Plan
     tracker: RowTracker
-    head_dim: int | None
+    head_size: int | None
     _edits: dict[tuple[int, tuple[int, ...], torch.device], SiteEdit] = field(default_factory=dict)
 
     def on_output(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
@@ -170,13 +191,11 @@ class _SiteHook:
 
     def edit(self, state: Tensor) -> Tensor:
         """The state (b, s, d) after every group's edits, slice of one head where the site names one."""
-        if self.head_dim is None or self.site.head is None:
+        if self.site.head is None:
             return self._edit_rows(state)
-        start, end = self.site.head * self.head_dim, (self.site.head + 1) * self.head_dim
-        if end > state.shape[-1]:
-            raise InputError(f"site {self.site}: the model has {state.shape[-1] // self.head_dim} heads, counted from 0")
-        edited = self._edit_rows(state[..., start:end])
-        return torch.cat([state[..., :start], edited, state[..., end:]], dim=-1)
+        head = head_slice(self.site, self.head_size, state.shape[-1])
+        edited = self._edit_rows(state[..., head])
+        return torch.cat([state[..., : head.start], edited, state[..., head.stop :]], dim=-1)
 
     def _edit_rows(self, state: Tensor) -> Tensor:
         forward = self.tracker.current
@@ -184,6 +203,11 @@ class _SiteHook:
             raise InputError(
                 f"the module of site {self.site} ran outside a forward of the model, as old-style gradient checkpointing does for "
                 "sites inside a block; steer resid_pre or resid_post, or switch checkpointing off"
+            )
+        if state.dim() != 3 or state.shape[:2] != forward.shape:
+            raise InputError(
+                f"site {self.site}: the state is {tuple(state.shape)}, not (rows, tokens, width) of {forward.shape} tokens; "
+                "use resid_pre or resid_post"
             )
         if self.plan.n is not None and state.shape[0] % self.plan.n:
             raise InputError(
@@ -201,10 +225,12 @@ class _SiteHook:
         ]
         if not here:
             return state
+        width = here[0][1].transform.width
+        if width != state.shape[-1]:
+            raise InputError(f"{group.steering.label} at {self.site} has width {width}, the state there {state.shape[-1]}")
         edit = self._prepared(number, here, state.device)
         masks = [forward.mask(i.positions, group.steering.prefix_ids) for _, i in here]
-        if masks[0] is not None and masks[0].device != state.device:
-            masks = [mask if mask is None else mask.to(state.device) for mask in masks]
+        masks = [mask if mask is None else mask.to(state.device) for mask in masks]
         if group.rows is None:
             return edit(state, masks)
         chosen = self._rows(group.rows, state)
@@ -214,7 +240,8 @@ class _SiteHook:
     def _prepared(self, number: int, here: Sequence[tuple[int, Intervention]], device: torch.device) -> SiteEdit:
         key = (number, tuple(k for k, _ in here), device)
         if key not in self._edits:
-            self._edits[key] = SiteEdit.build([i for _, i in here], device)
+            with torch.inference_mode(False):  # the next forward may need gradients
+                self._edits[key] = SiteEdit.build([i for _, i in here], device)
         return self._edits[key]
 
     def _rows(self, rows: tuple[int, ...], state: Tensor) -> Tensor:
@@ -234,23 +261,46 @@ class _Enter:
         self.tracker.enter(module, args, kwargs)
 
 
-def _hook(undo: ExitStack, layout: Layout, plan: Plan, tracker: RowTracker) -> None:
+def _hook(
+    undo: ExitStack, layout: Layout, plan: Plan, points: Mapping[Site, HookPoint], tracker: RowTracker
+) -> None:
     """Register the hooks of a plan; they run before other people's, which then see the steered states."""
     stack = layout.stack
     undo.callback(stack.register_forward_pre_hook(_Enter(tracker), prepend=True, with_kwargs=True).remove)
     undo.callback(stack.register_forward_hook(tracker.leave, always_call=True).remove)
-    for site in plan.sites:
-        point = hook_point(layout.blocks[site.layer], site, layout.model_type)
-        hook = _SiteHook(site, plan, tracker, layout.head_size if site.head is not None else None)
+    for site, point in points.items():
+        hook = _SiteHook(site, plan, tracker, layout.head_size)
         if point.side == "output":
             undo.callback(point.module.register_forward_hook(hook.on_output, prepend=True).remove)
         else:
             undo.callback(point.module.register_forward_pre_hook(hook.on_input, prepend=True, with_kwargs=True).remove)
 
 
-def _no_compile(undo: ExitStack, hf: nn.Module) -> None:
+def _follow_generate(undo: ExitStack, model: nn.Module, tracker: RowTracker) -> None:
+    """Tell the tracker of every `model.generate()`, which alone knows where a prompt ends that comes in several forwards."""
+    generate = getattr(model, "generate", None)
+    if generate is None:
+        return
+    before = vars(model).get("generate")
+
+    @functools.wraps(generate)
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        with tracker.generation(args, kwargs):
+            return generate(*args, **kwargs)
+
+    def restore() -> None:
+        if before is None:
+            del model.generate
+        else:
+            model.generate = before
+
+    model.generate = followed  # pyright: ignore[reportAttributeAccessIssue]
+    undo.callback(restore)
+
+
+def _no_compile(undo: ExitStack, model: nn.Module) -> None:
     """Keep `generate` from compiling steered forwards by itself, as it does on a GPU with a static cache."""
-    generation = getattr(hf, "generation_config", None)
+    generation = getattr(model, "generation_config", None)
     if generation is not None:
         before = generation.disable_compile
         generation.disable_compile = True

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import InputError
-from trimtab.models.families import hook_point
+from trimtab.models.compat import edit_to_read
+from trimtab.models.families import head_slice, hook_point
 from trimtab.models.layout import Layout, evaluating, find_layout, state_of
 from trimtab.steering import Site, SteeringVector, probe_directions
 
@@ -46,24 +47,24 @@ def capture(
     results: list[Mapping[Site, Tensor]] = []
     with evaluating(hf):
         for start in range(0, len(rows), batch_size):
-            results += _capture_batch(hf, layout, rows[start : start + batch_size], sites)
+            results += _capture_batch(layout, rows[start : start + batch_size], sites)
     return results
 
 
 def _capture_batch(
-    hf: nn.Module, layout: Layout, rows: Sequence[Sequence[int]], sites: Sequence[Site]
+    layout: Layout, rows: Sequence[Sequence[int]], sites: Sequence[Site]
 ) -> list[Mapping[Site, Tensor]]:
-    ids, mask = pad_right(rows, hf.get_input_embeddings().weight.device)  # pyright: ignore
+    ids, mask = pad_right(rows, layout.model.get_input_embeddings().weight.device)  # pyright: ignore
     seen: dict[Site, Tensor] = {}
     with ExitStack() as hooks:
         for site in sites:
             point = hook_point(layout.blocks[site.layer], site, layout.model_type)
 
             def read_output(_: nn.Module, __: Any, output: Any, site: Site = site) -> None:
-                seen[site] = state_of(output)
+                seen[site] = state_of(output).clone()  # Falcon adds to its MLP's output in place
 
             def read_input(_: nn.Module, args: Any, kwargs: Any, site: Site = site) -> None:
-                seen[site] = args[0] if args else kwargs["hidden_states"]
+                seen[site] = (args[0] if args else kwargs["hidden_states"]).clone()
 
             if point.side == "output":
                 hooks.callback(point.module.register_forward_hook(read_output).remove)
@@ -79,10 +80,7 @@ def _capture_batch(
 def _head_slice(states: Tensor, site: Site, layout: Layout) -> Tensor:
     if site.head is None:
         return states
-    width = layout.head_size or 0
-    if width * (site.head + 1) > states.shape[-1]:
-        raise InputError(f"site {site} does not exist: the model's heads are {width} wide in a state of {states.shape[-1]}")
-    return states[..., width * site.head : width * (site.head + 1)]
+    return states[..., head_slice(site, layout.head_size, states.shape[-1])]
 
 
 def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -119,9 +117,9 @@ def coordinates(model: Model, vector: SteeringVector, texts: Sequence[str], *, e
         edit: Which of the vector's edits to read.
 
     Raises:
-        InputError: An empty text, or an edit that has no directions.
+        InputError: An empty text, a vector for another width or depth, or an edit that is not there or has no directions.
     """
-    intervention = vector.edits[edit].intervention
+    intervention = edit_to_read(model, vector, edit).intervention
     directions = probe_directions(intervention.transform).to(model.device)
     rows = [model.chat.render_raw(text).ids for text in texts]
     states = capture(model.hf, rows, [intervention.site])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
 from trimtab.models.families import hook_point
-from trimtab.steering import SteeringVector
+from trimtab.steering import Edit, SteeringVector
 
 if TYPE_CHECKING:
     from trimtab.models.model import Model
@@ -33,6 +33,18 @@ def check_fits(model: Model, vector: SteeringVector) -> list[str]:
         except InputError as error:
             problems.append(str(error))
     return problems
+
+
+def edit_to_read(model: Model, vector: SteeringVector, index: int) -> Edit:
+    """One of the vector's edits, to be read rather than applied.
+
+    Raises:
+        InputError: The vector was made for another width or depth, or has no such edit.
+    """
+    require_fit(model, vector, force=True)
+    if not 0 <= index < len(vector.edits):
+        raise InputError(f"edit {index} does not exist; the vector holds edits 0 to {len(vector.edits) - 1}")
+    return vector.edits[index]
 
 
 def require_fit(model: Model, vector: SteeringVector, *, force: bool = False) -> None:

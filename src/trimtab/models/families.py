@@ -34,6 +34,10 @@ FAMILIES: Mapping[str, BlockParts] = {
     "llama": BlockParts(),
     "gemma2": BlockParts(norms=("input_layernorm", "pre_feedforward_layernorm")),
     "gpt2": BlockParts("attn", "attn.c_proj", "mlp", "mlp.c_proj", ("ln_1", "ln_2")),
+    "falcon": BlockParts("self_attention", "self_attention.dense", "mlp", "mlp.dense_4h_to_h", ("input_layernorm",)),
+    "gemma3_text": BlockParts(norms=("input_layernorm", "pre_feedforward_layernorm")),
+    "gpt_neox": BlockParts("attention", "attention.dense", "mlp", "mlp.dense_4h_to_h"),
+    "olmo2": BlockParts(norms=()),
 }
 """Families whose parts are known, by transformers' `model_type`."""
 
@@ -59,15 +63,15 @@ def hook_point(block: nn.Module, site: Site, model_type: str) -> HookPoint:
     if site.kind == "resid_post":
         return HookPoint(block, "output")
     parts = FAMILIES.get(model_type, BlockParts())
-    if site.kind == "norm_out" and site.part >= len(parts.norms):
-        raise InputError(f"site {site} does not exist: a {model_type} block has {len(parts.norms)} norms, counted from 0")
-    path, side = {
-        "attn_in": (parts.attention_projection, "input"),
-        "attn_out": (parts.attention, "output"),
-        "mlp_act": (parts.mlp_projection, "input"),
-        "mlp_out": (parts.mlp, "output"),
-        "norm_out": (parts.norms[site.part], "output"),
-    }[site.kind]
+    if site.kind == "norm_out":
+        path, side = _norm(block, parts, site, model_type), "output"
+    else:
+        path, side = {
+            "attn_in": (parts.attention_projection, "input"),
+            "attn_out": (parts.attention, "output"),
+            "mlp_act": (parts.mlp_projection, "input"),
+            "mlp_out": (parts.mlp, "output"),
+        }[site.kind]
     try:
         return HookPoint(block.get_submodule(path), side)
     except AttributeError as error:
@@ -75,3 +79,34 @@ def hook_point(block: nn.Module, site: Site, model_type: str) -> HookPoint:
             f"site {site}: a {model_type!r} block has no {path!r}; sites inside a block are known for {', '.join(FAMILIES)}: "
             "use resid_pre or resid_post, or add the family in trimtab/models/families.py"
         ) from error
+
+
+def _norm(block: nn.Module, parts: BlockParts, site: Site, model_type: str) -> str:
+    """Path of the norm that a `norm_out` site names.
+
+    Llama's names mean other norms in a block that has further ones (behind its branches, as in OLMo 2).
+    """
+    further = [name for name, _ in block.named_children() if "norm" in name and name not in parts.norms]
+    if model_type not in FAMILIES and further:
+        raise InputError(
+            f"site {site}: a {model_type!r} block has norms of another kind ({', '.join(further)}); use resid_pre or resid_post, "
+            "or add the family in trimtab/models/families.py"
+        )
+    if site.part >= len(parts.norms):
+        raise InputError(
+            f"site {site} does not exist: a {model_type!r} block has {len(parts.norms)} norms at the entrance of its branches"
+        )
+    return parts.norms[site.part]
+
+
+def head_slice(site: Site, head_size: int | None, width: int) -> slice:
+    """Where the head of an `attn_in` site lies in a state of the given width.
+
+    Raises:
+        InputError: No such head.
+    """
+    assert site.head is not None
+    if not head_size or head_size * (site.head + 1) > width:
+        heads = f"{width // head_size} heads, counted from 0" if head_size else "heads of unknown width"
+        raise InputError(f"site {site} does not exist: the model has {heads}")
+    return slice(head_size * site.head, head_size * (site.head + 1))

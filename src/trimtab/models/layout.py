@@ -19,14 +19,16 @@ class Layout:
     """The parts of a model that trimtab works with.
 
     Attributes:
+        model: The Hugging Face model, without what is wrapped around it.
         stack: The module that owns the blocks; its forward embeds, runs the blocks and the final norm.
         blocks: The blocks, in order of execution.
-        path: Dotted path of `blocks` in the model.
+        path: Dotted path of `blocks` in `model`.
         hidden_size: Width of the residual stream.
         model_type: transformers' `config.model_type`.
         head_size: Width of one query head, if the configuration tells.
     """
 
+    model: PreTrainedModel
     stack: nn.Module
     blocks: nn.ModuleList
     path: str
@@ -60,31 +62,38 @@ class CheckedLayout(Layout):
 def find_layout(hf: nn.Module) -> Layout:
     """The blocks of a decoder-only Hugging Face model: the outermost module list of the configured depth.
 
+    Args:
+        hf: The model, or a module around it (PEFT, data-parallel, one's own): the outermost Hugging Face model counts.
+
     Raises:
         InputError: Not a decoder-only Hugging Face model, or no such list.
     """
-    config = getattr(hf, "config", None)
-    if config is None:
-        raise InputError(f"{type(hf).__name__} has no config; give a Hugging Face causal language model")
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"{type(hf).__name__} is an encoder-decoder; trimtab steers decoder-only language models")
-    text = config.get_text_config()
+    if not isinstance(hf, nn.Module):
+        raise InputError(f"{type(hf).__name__} is no torch module; give the Hugging Face model (model.hf of a trimtab Model)")
+    model = next((module for module in hf.modules() if isinstance(module, PreTrainedModel)), None)
+    if model is None:
+        raise InputError(f"{type(hf).__name__} is no Hugging Face model and holds none; give a causal language model")
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is an encoder-decoder; trimtab steers decoder-only language models")
+    text = model.config.get_text_config()
     depth, width = getattr(text, "num_hidden_layers", None), getattr(text, "hidden_size", None)
     found = [
         (path, module)
-        for path, module in hf.named_modules()
+        for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
     if not found or not isinstance(width, int):
         raise InputError(
-            f"cannot find the blocks of {type(hf).__name__}: no module list of {depth} blocks (config.num_hidden_layers); "
+            f"cannot find the blocks of {name}: no module list of {depth} blocks (config.num_hidden_layers); "
             "trimtab needs a decoder-only model with one list of blocks"
         )
     language = [item for item in found if "vision" not in item[0] and "audio" not in item[0]] or found
     path, blocks = min(language, key=lambda item: item[0].count("."))
     heads = getattr(text, "num_attention_heads", None)
     head_size = getattr(text, "head_dim", None) or (width // heads if heads else None)
-    return Layout(hf.get_submodule(path.rpartition(".")[0]), blocks, path, width, text.model_type, head_size)
+    stack = model.get_submodule(path.rpartition(".")[0])
+    return Layout(model, stack, blocks, path, width, text.model_type, head_size)
 
 
 def state_of(output: Any) -> Tensor:
@@ -103,11 +112,11 @@ def check_layout(hf: PreTrainedModel, layout: Layout) -> CheckedLayout:
     Raises:
         InputError: The model does not behave as a stack of decoder blocks.
     """
-    head = hf.get_output_embeddings()
-    name = type(hf).__name__
+    head = layout.model.get_output_embeddings()
+    name = type(layout.model).__name__
     if head is None:
         raise InputError(f"{name} has no language-model head; load it with AutoModelForCausalLM")
-    ids = torch.arange(8, device=hf.get_input_embeddings().weight.device)[None] % head.weight.shape[0]
+    ids = torch.arange(8, device=layout.model.get_input_embeddings().weight.device)[None] % head.weight.shape[0]
     with torch.no_grad(), evaluating(hf):
         seen = _probe(hf, layout, head, ids)
         other = _probe(hf, layout, head, torch.cat([ids[:, :-1], ids[:, :1]], dim=1))
@@ -172,7 +181,7 @@ def _probe(hf: PreTrainedModel, layout: Layout, head: nn.Module, ids: Tensor) ->
         hooks.callback(layout.stack.register_forward_hook(lambda _, __, output: on_stack(output)).remove)
         hooks.callback(head.register_forward_hook(lambda _, args, output: on_head(args, output)).remove)
         try:
-            seen.logits = hf(input_ids=ids, use_cache=False).logits
+            seen.logits = hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError) as error:
             raise InputError(f"{type(hf).__name__} failed on eight plain tokens ({error}); check the model's own files") from error
     return seen

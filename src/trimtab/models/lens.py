@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.steering import Clamp, SteeringVector, probe_directions
+from trimtab.models.compat import edit_to_read
+from trimtab.steering import Clamp, Edit, SteeringVector, probe_directions
 
 if TYPE_CHECKING:
     from trimtab.models.model import Model
@@ -26,18 +27,25 @@ def promoted_tokens(
 
     Returns:
         The k most promoted and the k most demoted tokens, each with its score, strongest first.
+
+    Raises:
+        InputError: k below 1, a vector for another width or depth, or an edit that is not there or has no direction in the
+            residual stream.
     """
     if k < 1:
         raise InputError(f"k={k} tokens asked for; give at least 1")
-    u = _displacement(vector, edit).to(model.device)
+    chosen = edit_to_read(model, vector, edit)
+    u = _displacement(chosen).to(model.device)
+    if u.shape[0] != model.hidden_size:
+        site = chosen.intervention.site
+        raise InputError(f"the edit at {site} has width {u.shape[0]}; only edits of the residual stream promote tokens")
     scores = _read(model, u * (model.hidden_size**0.5) * 100.0)
     k = min(k, scores.shape[0])
     up, down = scores.topk(k), scores.topk(k, largest=False)
     return _named(model, up.indices, up.values), _named(model, down.indices, down.values)
 
 
-def _displacement(vector: SteeringVector, index: int) -> Tensor:
-    edit = vector.edits[index]
+def _displacement(edit: Edit) -> Tensor:
     transform = edit.intervention.transform
     if isinstance(transform, Clamp) and edit.factors is not None:
         gap = torch.tensor(edit.factors.positive.mean) - torch.tensor(edit.factors.negative.mean)
@@ -56,5 +64,5 @@ def _read(model: Model, state: Tensor) -> Tensor:
 
 
 def _named(model: Model, ids: Tensor, scores: Tensor) -> list[tuple[str, float]]:
-    names = [model.tokenizer.decode([int(i)]) for i in ids]
+    names = [str(model.tokenizer.decode([int(i)])) for i in ids]
     return list(zip(names, scores.tolist(), strict=True))

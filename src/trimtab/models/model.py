@@ -12,7 +12,7 @@ from trimtab.errors import InputError
 from trimtab.models.apply import Row, steer
 from trimtab.models.chat import ChatFormat, Prompt, RenderedPrompt
 from trimtab.models.compat import require_fit
-from trimtab.models.layout import CheckedLayout, check_layout, find_layout
+from trimtab.models.layout import CheckedLayout, check_layout, evaluating, find_layout
 from trimtab.models.sampling import GumbelSampling
 from trimtab.steering import ModelCard, Steering, SteeringVector
 
@@ -131,6 +131,8 @@ class Model:
             InputError: Bad settings, an empty prompt, a prompt longer than the context, or a vector that does not fit.
         """
         _check_settings(max_new_tokens, temperature, batch_size)
+        if isinstance(prompts, str):
+            raise InputError("the prompts are one text; give a list of prompts, [text] for one")
         rows = _as_rows(steering, len(prompts))
         for vector in {id(row): row for row in rows if isinstance(row, SteeringVector)}.values():
             require_fit(self, vector, force=force)
@@ -178,7 +180,7 @@ class Model:
             ids[k, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[k, longest - len(prompt.ids) :] = 1
         noise = LogitsProcessorList([GumbelSampling(temperature, seeds)] if temperature > 0 else [])
-        with steer(self.hf, rows):
+        with steer(self.hf, rows), evaluating(self.hf):
             output = self.hf.generate(  # pyright: ignore[reportCallIssue]
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),

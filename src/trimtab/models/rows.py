@@ -7,7 +7,8 @@ prompt: places are counted over a row's own tokens, never over columns. Letters:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,35 +31,61 @@ class Chain:
         prompt: (b,) prompt lengths, or None when the sequence began outside the context and nobody said.
         matched: For each prefix, (b,) leading tokens that matched it so far.
         open: Prefixes that a later forward may still extend.
-        known_prompt: Whether the prompt lengths were given rather than read off the first forward.
     """
 
     pads: Tensor
     prompt: Tensor | None
-    known_prompt: bool
     matched: dict[Prefix, Tensor] = field(default_factory=dict)
     open: set[Prefix] = field(default_factory=set)
 
 
+@dataclass(eq=False)
+class Generation:
+    """A running `generate()`: its prompt is what it was given, in however many forwards that is read.
+
+    Attributes:
+        columns: Columns of the prompt, pads and tokens on a given cache included; None until the first forward if the
+            arguments of `generate` do not tell.
+    """
+
+    columns: int | None
+
+
 class Forward:
-    """One forward pass: answers which of its tokens a `Positions` rule picks."""
+    """One forward pass: answers which of its tokens a `Positions` rule picks.
 
-    def __init__(self, chain: Chain, past: int, shape: tuple[int, int], ids: Tensor | None, index: Tensor | None) -> None:
+    Args:
+        chain: The sequences it belongs to.
+        past: Columns before it, on the cache.
+        ids: Its (b, s) token ids, or None when it was given embeddings.
+        shape: (b, s).
+        index: (b, s) places of its tokens, see `Geometry`. None when one new token a row is known to come after prefix
+            and prompt.
+        is_certain: Whether the prompt lengths are right for a forward that continues a cache with several tokens.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        past: int,
+        shape: tuple[int, int],
+        ids: Tensor | None,
+        index: Tensor | None,
+        *,
+        is_certain: bool = True,
+    ) -> None:
         self.chain, self.past, self.shape, self.ids = chain, past, shape, ids
-        self._index = index
+        self._index, self._is_certain = index, is_certain
         self._masks: dict[tuple[Positions, Prefix], Tensor | None] = {}
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every token is known to come after prefix and prompt: one new token a row on a cache."""
-        return self._index is None
 
     def picks_none(self, positions: Positions) -> bool:
         """Whether the rule certainly picks no token of this forward (decided without looking at tensors)."""
-        return self.is_settled and not positions.on_response
+        self._check_prompt(positions)
+        return self._index is None and not positions.on_response
 
     def mask(self, positions: Positions, prefix_ids: Prefix) -> Tensor | None:
         """(b, s) bool, or None for every token."""
+        self._check_prompt(positions)
         if self._index is None and not positions.token_ids:
             return None
         key = (positions, prefix_ids)
@@ -71,14 +98,16 @@ class Forward:
         index = self._index
         if index is None:
             index = (self.past - chain.pads)[:, None]
-        ambiguous = self.past > 0 and self.shape[1] > 1 and not chain.known_prompt
-        if positions.needs_prompt and (chain.prompt is None or ambiguous):
-            raise InputError(
-                f"positions {str(positions)!r} need to know where the prompt ends, but this forward continues a cache with "
-                f"{self.shape[1]} tokens; pass prompt_lengths to steer(), or run the whole prompt in one forward"
-            )
         prompt = chain.prompt if chain.prompt is not None else torch.zeros_like(chain.pads)
         return Geometry(index, chain.matched[prefix_ids], prompt, self.ids)
+
+    def _check_prompt(self, positions: Positions) -> None:
+        if positions.needs_prompt and (self.chain.prompt is None or not self._is_certain):
+            began = "that was begun outside steer()" if self.chain.prompt is None else "with several tokens"
+            raise InputError(
+                f"positions {str(positions)!r} need to know where the prompt ends, but a forward continues a cache {began}; "
+                "use generate(), pass prompt_lengths to steer(), or run the whole prompt in one forward"
+            )
 
 
 class RowTracker:
@@ -103,6 +132,16 @@ class RowTracker:
         self._prompt_lengths = None if prompt_lengths is None else torch.as_tensor(prompt_lengths, dtype=torch.int64)
         self._names = [name for name in inspect.signature(stack.forward).parameters if name != "kwargs"]
         self._chains: WeakKeyDictionary[Any, Chain] = WeakKeyDictionary()
+        self._generation: Generation | None = None
+
+    @contextmanager
+    def generation(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        """While a `generate(*args, **kwargs)` runs: its prompt is the one that counts."""
+        before, self._generation = self._generation, Generation(_prompt_columns(args, kwargs))
+        try:
+            yield
+        finally:
+            self._generation = before
 
     def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Forward pre-hook of the stack (with kwargs)."""
@@ -118,7 +157,11 @@ class RowTracker:
         chain = self._chains.get(cache) if cache is not None and past else None
         if chain is not None and chain.pads.shape[0] != b:
             raise InputError(f"the batch changed from {chain.pads.shape[0]} to {b} rows on one cache; enter steer() anew")
-        if chain is not None and s == 1 and not chain.open and not chain.known_prompt:
+        running = self._generation
+        if running is not None and running.columns is None:
+            running.columns = past + s
+        left = running.columns - past if running is not None and running.columns is not None else 0  # of the prompt
+        if chain is not None and s == 1 and left <= 0 and not chain.open and self._prompt_lengths is None:
             self.current = Forward(chain, past, (b, s), ids, None)
             return
         real = real_tokens(given.get("attention_mask"), b, s, past, tokens.device)
@@ -126,10 +169,13 @@ class RowTracker:
             chain = self._begin(given.get("attention_mask"), b, past, real)
             if cache is not None:
                 self._chains[cache] = chain
+        if left > 0 and self._prompt_lengths is None:
+            chain.prompt = past + left - chain.pads - (~real[:, :left]).sum(dim=1)
         index = torch.where(real, (past - chain.pads)[:, None] + real.cumsum(dim=1) - 1, -1)
         self._match(chain, index, past, ids, embeds)
         chain.pads = chain.pads + (~real).sum(dim=1)
-        self.current = Forward(chain, past, (b, s), ids, index)
+        certain = running is not None or self._prompt_lengths is not None or past == 0 or s == 1
+        self.current = Forward(chain, past, (b, s), ids, index, is_certain=certain)
 
     def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         """Forward hook of the stack (always called): remember the cache that the model made itself."""
@@ -140,13 +186,12 @@ class RowTracker:
 
     def _begin(self, mask: Any, b: int, past: int, real: Tensor) -> Chain:
         pads = torch.zeros(b, dtype=torch.int64, device=real.device)
-        if past:
-            before = real_tokens(mask, b, past, 0, real.device) if _is_flat(mask) else None
-            pads = pads if before is None else (~before).sum(dim=1)
+        if past and _is_flat(mask):
+            pads = (~real_tokens(mask, b, past, 0, real.device)).sum(dim=1)
         prompt = None if past else real.sum(dim=1)
         if self._prompt_lengths is not None:
             prompt = repeat_rows(self._prompt_lengths, b, "prompt_lengths").to(real.device)
-        chain = Chain(pads, prompt, known_prompt=self._prompt_lengths is not None)
+        chain = Chain(pads, prompt)
         for prefix in self._prefixes:
             seen = past - pads
             if past and int(seen.min()) < len(prefix):
@@ -184,7 +229,8 @@ def real_tokens(mask: Any, b: int, s: int, past: int, device: torch.device) -> T
     """(b, s) bool, the columns of this forward that are no pads, from whatever mask the model was given.
 
     A 2-D mask is 1 on real columns; a 4-D one (which `generate` prepares for static caches; a dict of them in families with
-    sliding windows) lets a real token see itself.
+    sliding windows) lets a real token see itself. The keys of a 4-D mask begin at the first column, or at a later one when
+    a sliding window has left the first behind; then the newest come last.
     """
     if isinstance(mask, Mapping):
         mask = next((m for m in mask.values() if m is not None), None)
@@ -195,11 +241,24 @@ def real_tokens(mask: Any, b: int, s: int, past: int, device: torch.device) -> T
             raise InputError(f"the attention mask has {mask.shape[1]} columns for {s} tokens; give one column a token")
         end = past + s if mask.shape[1] >= past + s else mask.shape[1]
         return mask[:, end - s : end].to(device).bool().expand(b, s)
-    if isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[-1] >= past + s:
-        itself = mask[:, 0, :, past : past + s].diagonal(dim1=-2, dim2=-1)
+    if isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[-1] >= s:
+        start = min(past, mask.shape[-1] - s)
+        itself = mask[:, 0, :, start : start + s].diagonal(dim1=-2, dim2=-1)
         seen = itself if itself.dtype == torch.bool else itself >= 0
         return seen.to(device).expand(b, s)
     raise InputError(f"cannot read pads from an attention mask of type {type(mask).__name__}; use sdpa or eager attention")
+
+
+def _prompt_columns(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    """Columns of the prompt that `generate(*args, **kwargs)` was given.
+
+    The mask counts the tokens on a given cache also where the ids are the new ones only.
+    """
+    ids = args[0] if args else kwargs.get("inputs")
+    for given in (kwargs.get("attention_mask"), kwargs.get("inputs_embeds"), ids, kwargs.get("input_ids")):
+        if isinstance(given, Tensor) and given.dim() in (2, 3):
+            return given.shape[1]
+    return None
 
 
 def _is_flat(mask: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from trimtab.models.layout import CheckedLayout, evaluating, state_of
 
@@ -49,9 +49,14 @@ class SplitModel:
         self._hf, self._layout = hf, layout
 
     @property
+    def layout(self) -> CheckedLayout:
+        """The model's parts."""
+        return self._layout
+
+    @property
     def vocabulary(self) -> int:
         """Number of logits v a token."""
-        return self._layout.head.weight.shape[0]  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+        return self._layout.head.get_parameter("weight").shape[0]
 
     @torch.no_grad()
     def trunk(self, ids: Tensor, layer: int) -> Tensor:
@@ -67,11 +72,21 @@ class SplitModel:
             final = self._run(ids)
         return states[0], final
 
-    def upper(self, states: Tensor, layer: int) -> Tensor:
-        """The head's input (b, s, d) when block `layer` puts out `states` (b, s, d); differentiable."""
+    def upper(self, states: Tensor, layer: int, past: DynamicCache | None = None) -> Tensor:
+        """The head's input (b, s, d) when block `layer` puts out `states` (b, s, d); differentiable.
+
+        With `past` the states follow tokens whose keys and values are known; it grows by the call.
+        """
         ids = torch.zeros(states.shape[:2], dtype=torch.int64, device=states.device)
         with self._skipping(range(layer + 1), states):
-            return self._run(ids)
+            return self._run(ids, past)
+
+    @torch.no_grad()
+    def keys_and_values(self, ids: Tensor) -> DynamicCache:
+        """The cache of a plain forward over ids (b, s)."""
+        cache = DynamicCache(config=self._hf.config)
+        self._run(ids, cache)
+        return cache
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits (n, v) of head inputs (n, d), with whatever the family does after its head; differentiable."""
@@ -85,8 +100,8 @@ class SplitModel:
         finally:
             handle.remove()
 
-    def _run(self, ids: Tensor) -> Tensor:
-        return self._layout.stack(input_ids=ids, use_cache=False)[0]
+    def _run(self, ids: Tensor, past: DynamicCache | None = None) -> Tensor:
+        return self._layout.stack(input_ids=ids, past_key_values=past, use_cache=past is not None)[0]
 
     @contextmanager
     def _recording(self, layer: int) -> Iterator[list[Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,12 +11,13 @@ if TYPE_CHECKING:
 
 def model_card_text(vector: SteeringVector) -> str:
     """Markdown with front matter that the Hub understands."""
-    concept = vector.provenance.get("concept") or "unnamed concept"
+    concept = " ".join(str(vector.provenance.get("concept") or "unnamed concept").split())
+    model = json.dumps(str(vector.model.id), ensure_ascii=False)  # a quoted string in YAML and in Python alike
     sites = ", ".join(sorted({str(edit.intervention.site) for edit in vector.edits}))
     lines = [
         "---",
         "library_name: trimtab",
-        f"base_model: {vector.model.id}",
+        f"base_model: {model}",
         "tags: [steering-vector]",
         "---",
         "",
@@ -28,7 +30,7 @@ def model_card_text(vector: SteeringVector) -> str:
         "```python",
         "import trimtab as tt",
         "",
-        f'model = tt.load_model("{vector.model.id}")',
+        f"model = tt.load_model({model})",
         'vector = tt.SteeringVector.load("PATH/OF/THIS/FOLDER")',
         f'print(model.generate(["Hello"], steering=[vector.{next(iter(vector.directions))}()]))',
         "```",

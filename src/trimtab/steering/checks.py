@@ -49,5 +49,5 @@ def check_gram(name: str, directions: Tensor) -> Tensor:
     limits = torch.finfo(torch.float32)
     if inverse.diagonal().min() < limits.tiny or inverse.abs().max() > limits.max:
         lengths = ", ".join(f"{length:.3g}" for length in rows.norm(dim=1).tolist())
-        raise InputError(f"{name}: directions of length {lengths} are beyond float32's squares; scale them to unit length")
+        raise InputError(f"{name}: directions of length {lengths} have squares beyond float32; scale them to length 1")
     return inverse

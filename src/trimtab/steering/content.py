@@ -66,7 +66,13 @@ def config_of(vector: SteeringVector) -> dict[str, JSON]:
 
 
 def content_hash(vector: SteeringVector) -> str:
-    """sha256 (hex) over the tensors and the behaviour."""
+    """sha256 (hex) over what the vector does to a state: two vectors with one hash steer alike.
+
+    Covered: every tensor (directions, values, gates, prefix ids, the factors' rows), sites, positions, gates,
+    strengths, what is scaled, factors, directions, multipliers, and the width and depth of the model. Not covered, so
+    that a copy under another name stays recognisable: the model's id, revision and template fingerprint, the method and
+    its settings, the provenance.
+    """
     digest = sha256(json.dumps(behaviour(vector), sort_keys=True, allow_nan=False).encode())
     for name, tensor in sorted(tensors_of(vector).items()):
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())

@@ -37,7 +37,9 @@ class FactorStats:
 
     def __post_init__(self) -> None:
         if not self.mean or len(self.mean) != len(self.std) or self.n < 1:
-            raise InputError(f"factor with {len(self.mean)} means, {len(self.std)} stds and n={self.n}; need one each, n >= 1")
+            raise InputError(
+                f"factor with {len(self.mean)} means, {len(self.std)} stds and n={self.n}; need one each, n >= 1"
+            )
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
         if not all(math.isfinite(x) for x in (*self.mean, *self.std)) or min(self.std) < 0:
@@ -45,7 +47,9 @@ class FactorStats:
         if self.values is None:
             return
         if tuple(self.values.shape) != (self.n, len(self.mean)):
-            raise InputError(f"factor values have shape {tuple(self.values.shape)}; expected ({self.n}, {len(self.mean)})")
+            raise InputError(
+                f"factor values have shape {tuple(self.values.shape)}; expected ({self.n}, {len(self.mean)})"
+            )
         object.__setattr__(self, "values", own_float32("factor values", self.values))
 
     @classmethod

@@ -6,6 +6,7 @@ Shapes: b batch, s sequence, d hidden, r rank (summed over the clamps of a site)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,7 +43,9 @@ class Intervention:
         if not torch.isfinite(torch.tensor(self.strength)):
             raise InputError(f"strength {self.strength} is not a finite number")
         if self.gate.width not in (None, self.transform.width):
-            raise InputError(f"a gate of width {self.gate.width} cannot read the states of width {self.transform.width} at {self.site}")
+            raise InputError(
+                f"a gate of width {self.gate.width} cannot read states of width {self.transform.width} at {self.site}"
+            )
 
     def to(self, device: torch.device) -> Intervention:
         """The same intervention with its tensors on another device."""
@@ -118,8 +121,13 @@ class SiteEdit:
     def __call__(self, h: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
         """Edit h (b, s, d) where the masks (b, s) say; a mask of None means every token.
 
-        Tokens outside every mask keep their value bit for bit. Computed in float32 at least, returned in h's dtype.
+        Tokens outside every mask keep their value bit for bit. Computed in float32 at least, also under autocast, and
+        returned in h's dtype.
         """
+        with _without_autocast(h.device):
+            return self._edit(h, masks)
+
+    def _edit(self, h: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
         x = h.to(torch.promote_types(h.dtype, torch.float32))
         amounts = [_amount(i, x, mask) for i, mask in zip(self.interventions, masks, strict=True)]
         out, clamped = x, False
@@ -156,6 +164,11 @@ class SiteEdit:
         if len(pairs) == 1:
             return x + (missing @ pairs[0][0].gram_inverse.to(x.dtype)) @ w
         return x + _solve_active(missing, amount != 0, w) @ w
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Keeps matrix products in their operands' dtype, whatever the caller runs the model in."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
 def _amount(intervention: Intervention, x: Tensor, mask: Tensor | None) -> Tensor | None:

@@ -59,7 +59,9 @@ class Positions:
             raise InputError(f"unknown positions {self.scope!r}; allowed: all, prompt, response, last, f<N>+l<M>")
         counted = self.first > 0 or self.last > 0
         if self.first < 0 or self.last < 0 or counted != (self.scope == "edges"):
-            raise InputError(f"positions {self.scope!r} with first={self.first}, last={self.last}; write f2+l2, f1 or l3")
+            raise InputError(
+                f"positions {self.scope!r} with first={self.first}, last={self.last}; write f2+l2, f1 or l3"
+            )
 
     @classmethod
     def parse(cls, text: str, *, include_prefix: bool = False) -> Positions:
@@ -68,14 +70,18 @@ class Positions:
             return cls(text, include_prefix=include_prefix)
         match = _EDGES.fullmatch(text) if text else None
         if match is None:
-            raise InputError(f"unknown positions {text!r}; allowed: all, prompt, response, last, f<N>+l<M> such as f2+l2")
+            raise InputError(
+                f"unknown positions {text!r}; allowed: all, prompt, response, last, f<N>+l<M> such as f2+l2"
+            )
         first, last = int(match["first"] or 0), int(match["last"] or 0)
         return cls("edges", first, last, include_prefix=include_prefix)
 
     def __str__(self) -> str:
         if self.scope != "edges":
             return self.scope
-        return "+".join(part for part in (f"f{self.first}" * (self.first > 0), f"l{self.last}" * (self.last > 0)) if part)
+        return "+".join(
+            part for part in (f"f{self.first}" * (self.first > 0), f"l{self.last}" * (self.last > 0)) if part
+        )
 
     @property
     def needs_prompt(self) -> bool:
@@ -109,7 +115,9 @@ class Positions:
             mask &= index < prompt
         if self.token_ids:
             if rows.ids is None:
-                raise InputError("positions picked by token id need input_ids, but the model was called with inputs_embeds")
+                raise InputError(
+                    "positions picked by token id need input_ids, but the model was called with inputs_embeds"
+                )
             wanted = torch.tensor(self.token_ids, device=rows.ids.device)
             mask &= torch.isin(rows.ids, wanted)
         return mask

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
+from uuid import uuid4
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -29,84 +30,152 @@ CONFIG_NAME = "steering_config.json"
 TENSORS_NAME = "steering.safetensors"
 CARD_NAME = "README.md"
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
+_TRIES = 100
+"""How often a save tries to rename while other processes save to the same path."""
 
 
 def save_vector(vector: SteeringVector, path: Path, *, overwrite: bool = False) -> Path:
     """Write the vector as a directory: first under a temporary name beside it, then renamed.
 
+    A link is followed: what it points to is written. Saves by several processes to one path leave one vector, whole.
+
     Raises:
-        InputError: Something is there already and `overwrite` is off, or it is no vector and would be lost.
+        InputError: `check_free` refuses the path, it cannot be written, or a setting or the provenance is not JSON.
     """
     path = Path(path)
     check_free(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         config = json.dumps(config_of(vector), indent=2, allow_nan=False, ensure_ascii=False)
-        (staging / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
-        safetensors.torch.save_file(tensors_of(vector), staging / TENSORS_NAME)
-        (staging / CARD_NAME).write_text(model_card_text(vector), encoding="utf-8")
-        staging.chmod(0o777 & ~_umask())
-        if path.exists():
-            old = staging / "replaced"
-            os.rename(path, old)
-            try:
-                os.rename(_move_inside(staging), path)
-            except OSError:
-                os.rename(old, path)
-                raise
-        else:
-            os.rename(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the vector's settings or provenance cannot be written as JSON: {error}") from error
+    texts = {CONFIG_NAME: config + "\n", CARD_NAME: model_card_text(vector)}
+    tensors = tensors_of(vector)
+    try:
+        target = path.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = target.parent / f".trimtab-{uuid4().hex}"
+        try:
+            finished = staging / "finished"
+            finished.mkdir(parents=True)
+            for name, text in texts.items():
+                # A lone surrogate (a file name that is not UTF-8) becomes its JSON escape.
+                (finished / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            safetensors.torch.save_file(tensors, finished / TENSORS_NAME)
+            _put(finished, target, staging / "replaced", overwrite=overwrite)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {path} ({error}); choose another --out") from error
     return path
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise InputError if a vector may not be written at `path`; called before long work too."""
-    if not path.exists():
+    try:
+        _check_free(path, path.resolve(), overwrite=overwrite)
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a null character
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot write {str(path)!r} ({error}); choose another --out") from error
+
+
+def _check_free(path: Path, target: Path, *, overwrite: bool) -> None:
+    if not target.exists():
+        above = next(folder for folder in target.parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise InputError(f"cannot write {path}: {above} is no folder that may be written; choose another --out")
         return
     if not overwrite:
         raise InputError(f"{path} exists already; choose another --out or pass --overwrite (overwrite=True)")
-    if path.is_file() or (any(path.iterdir()) and not (path / CONFIG_NAME).is_file()):
+    names = {child.name for child in target.iterdir()} if target.is_dir() else None
+    if names is None or (names and CONFIG_NAME not in names):
         raise InputError(f"{path} is not a saved vector and will not be overwritten; choose another --out")
+    foreign = sorted(names - {CONFIG_NAME, TENSORS_NAME, CARD_NAME})
+    if foreign:
+        raise InputError(
+            f"{path} also holds {', '.join(foreign)}, which overwriting would delete; move it or choose another --out"
+        )
+    if Path.cwd().is_relative_to(target):
+        raise InputError(
+            f"{path} is the folder you are in, which cannot be replaced; leave it first or choose another --out"
+        )
+
+
+def _put(finished: Path, target: Path, aside: Path, *, overwrite: bool) -> None:
+    """Rename `finished` to `target`; what stood there waits under `aside` and comes back if that fails."""
+    for _ in range(_TRIES):
+        try:
+            if target.exists():
+                check_free(target, overwrite=overwrite)
+                shutil.rmtree(aside, ignore_errors=True)
+                target.rename(aside)
+            finished.rename(target)
+            return
+        except BaseException as error:
+            if aside.exists() and not target.exists():
+                aside.rename(target)
+            # Another process was faster: it took the old vector away or put its own there.
+            if not isinstance(error, OSError) or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    raise InputError(f"{target} is being written by other processes; choose another --out")
 
 
 def load_vector(path: Path) -> SteeringVector:
     """Read a vector's directory and check every part of it.
 
     Raises:
-        InputError: Not a vector, a pickle, an unknown schema, a missing, mis-shaped or altered part.
+        InputError: Not a vector, a pickle, an unknown schema, a missing, unknown, mis-shaped or altered part.
     """
-    config = _read_config(Path(path))
-    tensors = _read_tensors(Path(path) / TENSORS_NAME)
+    path = Path(path)
+    try:
+        config = _read_config(path)
+        tensors = _read_tensors(path / TENSORS_NAME)
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error}); give the directory that `fit --out` wrote") from error
     try:
         vector = _build(config, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__} {error}"
-        raise InputError(f"{path}: not a valid vector: {reason}") from error
+        _check_complete(vector, config, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        reasons = {InputError: str(error), KeyError: f"{error} is missing"}
+        reason = reasons.get(type(error), f"{type(error).__name__} {error}")
+        raise InputError(f"{path}: not a valid vector: {reason}; fetch or fit it again") from error
     if vector.content_hash != config.get("content_hash"):
-        raise InputError(f"{path}: the content hash does not match, so the files were altered or damaged; fetch or fit it again")
+        raise InputError(
+            f"{path}: the content hash does not match, so the files were altered or damaged; fetch or fit it again"
+        )
     return vector
 
 
 def _read_config(path: Path) -> dict[str, JSON]:
-    if path.suffix in _PICKLES or (path.is_dir() and not (path / CONFIG_NAME).exists() and _holds_pickle(path)):
-        raise InputError(f"{path} is or holds a pickle, which trimtab never reads; a vector is a directory with {CONFIG_NAME}")
+    if not (path / CONFIG_NAME).exists() and _is_or_holds_pickle(path):
+        raise InputError(
+            f"{path} is or holds a pickle, which trimtab never reads; a vector is a directory with {CONFIG_NAME}"
+        )
     if not path.is_dir() or not (path / CONFIG_NAME).is_file():
-        raise InputError(f"{path} is not a saved vector: no {CONFIG_NAME} there; give the directory that `fit --out` wrote")
+        raise InputError(
+            f"{path} is not a saved vector: no {CONFIG_NAME} there; give the directory that `fit --out` wrote"
+        )
     try:
-        config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path / CONFIG_NAME} is not readable JSON ({error}); fetch or fit the vector again") from error
+        config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path / CONFIG_NAME} is not readable JSON ({error}); fetch or fit the vector again"
+        ) from error
     version = config.get("schema_version") if isinstance(config, dict) else None
     if version != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema version {version!r}; this trimtab reads {SCHEMA_VERSION}: use a matching version")
+        raise InputError(
+            f"{path} has schema version {version!r}; this trimtab reads {SCHEMA_VERSION}: use a matching version"
+        )
     return config
 
 
-def _holds_pickle(path: Path) -> bool:
-    return any(child.suffix in _PICKLES for child in path.iterdir())
+def _is_or_holds_pickle(path: Path) -> bool:
+    files = list(path.iterdir()) if path.is_dir() else [path] * path.is_file()
+    return any(file.suffix.lower() in _PICKLES for file in files)
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -114,22 +183,20 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is missing; fetch or fit the vector again")
     try:
         return safetensors.torch.load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is truncated or no safetensors file ({error}); fetch or fit the vector again") from error
+    except (SafetensorError, ValueError) as error:
+        raise InputError(
+            f"{path} is truncated or no safetensors file ({error}); fetch or fit the vector again"
+        ) from error
 
 
 def _build(config: Mapping[str, JSON], tensors: Mapping[str, Tensor]) -> SteeringVector:
     model = cast("dict[str, JSON]", config["model"])
     card = ModelCard(**{**model, "prefix_ids": tuple(tensors[PREFIX_TENSOR].tolist())})  # pyright: ignore[reportArgumentType]
-    used = {PREFIX_TENSOR}
     edits = []
     for index, entry in enumerate(cast("list[dict[str, JSON]]", config["interventions"])):
         start = f"interventions.{index}."
         mine = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-        used |= {start + name for name in mine}
         edits.append(_build_edit(entry, mine))
-    if set(tensors) - used:
-        raise InputError(f"unexpected tensors {sorted(set(tensors) - used)}")
     directions = cast("dict[str, list[int]]", config["directions"])
     return SteeringVector(
         method=str(config["method"]),
@@ -140,6 +207,33 @@ def _build(config: Mapping[str, JSON], tensors: Mapping[str, Tensor]) -> Steerin
         settings=cast("dict[str, JSON]", config["settings"]),
         provenance=cast("dict[str, JSON]", config["provenance"]),
     )
+
+
+def _check_complete(vector: SteeringVector, config: Mapping[str, JSON], tensors: Mapping[str, Tensor]) -> None:
+    """Raise InputError unless the vector, written again, gives the files it was read from: nothing unknown, nothing bent."""
+    written = tensors_of(vector)
+    if written.keys() != tensors.keys():
+        raise InputError(f"missing or unknown tensors {sorted(written.keys() ^ tensors.keys())}")
+    for name, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != (written[name].shape, written[name].dtype):
+            raise InputError(f"tensor {name} is {tuple(tensor.shape)} of {tensor.dtype}, which does not fit its place")
+    own = {key: config.get(key) for key in ("trimtab_version", "content_hash")}
+    difference = _difference(dict(config), json.loads(json.dumps({**config_of(vector), **own})), "")
+    if difference:
+        raise InputError(difference)
+
+
+def _difference(read: JSON, written: JSON, at: str) -> str | None:
+    """The first place where two JSON values differ, in words; None if they are equal."""
+    if isinstance(read, dict) and isinstance(written, dict):
+        if read.keys() != written.keys():
+            return f"missing or unknown key {at}{min(read.keys() ^ written.keys())}"
+        found = (_difference(read[key], written[key], f"{at}{key}.") for key in read)
+    elif isinstance(read, list) and isinstance(written, list) and len(read) == len(written):
+        found = (_difference(a, b, f"{at}{k}.") for k, (a, b) in enumerate(zip(read, written, strict=True)))
+    else:
+        return None if read == written else f"{at.rstrip('.')} cannot be {read!r}"
+    return next((difference for difference in found if difference), None)
 
 
 def _build_edit(entry: Mapping[str, JSON], tensors: Mapping[str, Tensor]) -> Edit:
@@ -174,19 +268,3 @@ def _build_factors(entry: JSON, tensors: Mapping[str, Tensor]) -> Factors | None
         mean, std = cast("list[float]", side["mean"]), cast("list[float]", side["std"])
         stats[name] = FactorStats(tuple(mean), tuple(std), int(cast("int", side["n"])), tensors.get(f"factors.{name}"))
     return Factors(stats["positive"], stats["negative"])
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _move_inside(staging: Path) -> Path:
-    """Put the finished files into their own folder inside the staging one, so that the old vector can wait beside it."""
-    finished = staging / "finished"
-    finished.mkdir()
-    finished.chmod(staging.stat().st_mode)
-    for name in (CONFIG_NAME, TENSORS_NAME, CARD_NAME):
-        os.rename(staging / name, finished / name)
-    return finished

@@ -222,7 +222,9 @@ class Affine:
         check_shape("affine bias", self.bias, 1)
         d = self.bias.shape[0]
         if self.weight.shape not in ((d,), (d, d)):
-            raise InputError(f"affine weight has shape {tuple(self.weight.shape)}; with a bias of {d} allow ({d},) or ({d}, {d})")
+            raise InputError(
+                f"affine weight has shape {tuple(self.weight.shape)}; with a bias of {d} allow ({d},) or ({d}, {d})"
+            )
         object.__setattr__(self, "weight", own_float32("affine weight", self.weight))
         object.__setattr__(self, "bias", own_float32("affine bias", self.bias))
 
@@ -256,7 +258,9 @@ def probe_directions(transform: Transform) -> Tensor:
         return transform.directions
     if isinstance(transform, (Add, NullOut)):
         return torch.nn.functional.normalize(transform.vector[None], dim=-1)
-    raise InputError(f"a {transform.kind!r} transform has no direction to read; use a clamp, ablation, addition or null-out")
+    raise InputError(
+        f"a {transform.kind!r} transform has no direction to read; use a clamp, ablation, addition or null-out"
+    )
 
 
 TRANSFORMS: Mapping[str, type[Add] | type[Clamp] | type[Ablate] | type[NullOut] | type[Affine]] = {

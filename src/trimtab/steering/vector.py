@@ -17,6 +17,8 @@ from trimtab.steering.intervention import Intervention, Steering
 from trimtab.steering.transforms import Clamp
 
 SCALED = ("factor", "strength", "nothing")
+RESIDUAL_WIDTH = ("resid_pre", "resid_post", "attn_out", "mlp_out", "norm_out")
+"""Kinds of site whose states are as wide as the residual stream in every family."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class ModelCard:
         prefix_ids: Token ids of the template prefix.
         template_fingerprint: Hash of the chat template.
         source_tokens: The `--source-tokens` given, or None for the assistant header of the template.
+
+    Raises:
+        InputError: A width or depth that no model has.
     """
 
     id: str
@@ -42,6 +47,12 @@ class ModelCard:
     prefix_ids: tuple[int, ...] = ()
     template_fingerprint: str | None = None
     source_tokens: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "n_blocks"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 1:
+                raise InputError(f"{name} of the model is {size!r}; it must be a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -119,16 +130,21 @@ class SteeringVector:
         for name, indices in self.directions.items():
             check_direction(name)
             if not indices or not all(0 <= index < len(self.edits) for index in indices):
-                raise InputError(f"direction {name!r} names edits {list(indices)} but the vector holds {len(self.edits)}")
+                raise InputError(
+                    f"direction {name!r} names edits {list(indices)} but the vector holds {len(self.edits)}"
+                )
         for name, multiplier in self.multipliers.items():
             check_direction(name, tuple(self.directions))
             check_multiplier(multiplier)
+        object.__setattr__(self, "multipliers", {name: float(m) for name, m in self.multipliers.items()})
         for edit in self.edits:
             site, width = edit.intervention.site, edit.intervention.transform.width
             if site.layer >= self.model.n_blocks:
                 raise InputError(f"site {site} does not exist in a model of {self.model.n_blocks} blocks")
-            if site.kind in ("resid_pre", "resid_post") and width != self.model.hidden_size:
-                raise InputError(f"a tensor of width {width} at {site} does not fit hidden size {self.model.hidden_size}")
+            if site.kind in RESIDUAL_WIDTH and width != self.model.hidden_size:
+                raise InputError(
+                    f"a tensor of width {width} at {site} does not fit hidden size {self.model.hidden_size}"
+                )
 
     def elicit(self, multiplier: float | None = None, scale: str = "gap") -> Steering:
         """Bring the concept out."""
@@ -162,7 +178,7 @@ class SteeringVector:
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 (hex) over everything that decides what the vector does: tensors, sites, factors, multipliers, model."""
+        """sha256 (hex) over all that decides what the vector does; see `trimtab.steering.content.content_hash`."""
         return content_hash(self)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

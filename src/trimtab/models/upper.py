@@ -1,0 +1,129 @@
+"""Run only the blocks above a site, leaving out every piece of work that cannot reach a scored token.
+
+Three things need not be done in a training step: blocks below the site (their output is known), the template prefix that all
+sequences share and nobody edits (its keys and values are known), and, in the last block, everything after the attention on
+tokens that are not scored. Each shortcut is tried once against the plain way, and used only if it gives the same.
+
+Letters: b batch, s tokens after the prefix, d hidden, n scored tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from trimtab.models.families import FAMILIES, BlockParts
+from trimtab.models.split import SplitModel
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 3e-2, torch.float16: 3e-3}
+"""Largest relative difference (Frobenius) between a shortcut and the plain way, a dtype."""
+
+
+class UpperBlocks:
+    """The blocks above `layer`, for sequences that begin with the same `prefix_ids`.
+
+    Args:
+        split: The frozen model.
+        layer: The site's block; the states handed in are its output.
+        prefix_ids: Leading tokens of every sequence, not edited; may be empty.
+        device: Where the model takes ids.
+    """
+
+    def __init__(self, split: SplitModel, layer: int, prefix_ids: Sequence[int], device: torch.device) -> None:
+        self._split, self._layer = split, layer
+        self._prefix = torch.tensor([list(prefix_ids)], dtype=torch.int64, device=device)
+        self._states = split.trunk(self._prefix, layer) if prefix_ids else None  # (1, p, d)
+        self._past: DynamicCache | None = None
+        self._shortcuts: tuple[bool, bool] | None = None
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens that callers leave out in front."""
+        return self._prefix.shape[1]
+
+    def __call__(self, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The head's input at scored tokens, differentiable.
+
+        Args:
+            states: (b, s, d), output of block `layer` after the prefix, right-padded.
+            rows: (n,) int64, the row of each scored token.
+            columns: (n,) int64, its place after the prefix.
+
+        Returns:
+            (n, d).
+        """
+        if self._shortcuts is None:
+            self._shortcuts = self._proved(states.detach(), rows, columns)
+        return self._run(states, rows, columns, *self._shortcuts)
+
+    @torch.no_grad()
+    def _proved(self, states: Tensor, rows: Tensor, columns: Tensor) -> tuple[bool, bool]:
+        """(past, thin): the shortcuts that give what the plain way gives on these states."""
+        plain = self._run(states, rows, columns, past=False, thin=False)
+        proved = {"past": False, "thin": False}
+        for name in proved:
+            if name == "past" and self._states is None:
+                continue
+            try:
+                short = self._run(states, rows, columns, **{**dict.fromkeys(proved, False), name: True})
+            except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+                logger.info("shortcut %r is not for this family: %s", name, error)
+                continue
+            difference = float((short - plain).float().norm() / plain.float().norm().clamp_min(1e-30))
+            proved[name] = difference <= TOLERANCE.get(states.dtype, 1e-4)
+            logger.info("shortcut %r differs by %.1e: %s", name, difference, "used" if proved[name] else "not used")
+        return proved["past"], proved["thin"]
+
+    def _run(self, states: Tensor, rows: Tensor, columns: Tensor, past: bool, thin: bool) -> Tensor:
+        b, shift = states.shape[0], 0
+        if self._states is not None and not past:
+            states = torch.cat([self._states.expand(b, -1, -1), states], dim=1)
+            shift = self.prefix_length
+        with ExitStack() as stack:
+            if thin:
+                stack.enter_context(self._thin_last_block(rows, columns + shift))
+            final = self._split.upper(states, self._layer, self._expanded(b) if past else None)
+        return final[rows, columns + shift]
+
+    def _expanded(self, b: int) -> DynamicCache:
+        """The prefix's keys and values for b rows; a copy, since a forward appends to it."""
+        if self._past is None:
+            self._past = self._split.keys_and_values(self._prefix)
+        cache = copy.deepcopy(self._past)
+        cache.batch_repeat_interleave(b)
+        return cache
+
+    @contextmanager
+    def _thin_last_block(self, rows: Tensor, columns: Tensor) -> Iterator[None]:
+        """In the last block run the attention's projection and the MLP on the scored tokens only; others get zeros."""
+        layout = self._split.layout
+        block = layout.blocks[-1]
+        parts = FAMILIES.get(layout.model_type, BlockParts())
+        if self._layer >= layout.n_blocks - 1:
+            yield
+            return
+        with ExitStack() as hooks:
+            for path in (parts.attention_projection, parts.mlp):
+                module = block.get_submodule(path)
+                shape: list[int] = []
+
+                def gather(_: nn.Module, args: tuple[Any, ...], shape: list[int] = shape) -> tuple[Any, ...]:
+                    shape[:] = args[0].shape
+                    return (args[0][rows, columns][None], *args[1:])
+
+                def scatter(_: nn.Module, __: tuple[Any, ...], output: Tensor, shape: list[int] = shape) -> Tensor:
+                    whole = output.new_zeros((*shape[:2], output.shape[-1]))
+                    return whole.index_put((rows, columns), output[0])
+
+                hooks.callback(module.register_forward_pre_hook(gather).remove)
+                hooks.callback(module.register_forward_hook(scatter).remove)
+            yield
