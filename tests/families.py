@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from trimtab.models.tiny import TinyModel, tiny_model
 from trimtab.steering import (
@@ -115,12 +115,50 @@ def tiny(name: str) -> TinyModel:
     return tiny_model(name)
 
 
+_SPECIAL = {"vocab_size": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.15}
+_SIZES = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "intermediate_size": 128, "num_attention_heads": HEADS}
+_VISION = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+
+FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "bloom": ("transformer.h", _SPECIAL | {"hidden_size": WIDTH, "n_layer": DEPTH, "n_head": HEADS}),
+    "cohere": ("model.layers", _SPECIAL | _SIZES),
+    "granite": ("model.layers", _SPECIAL | _SIZES | {"logits_scaling": 3.0, "residual_multiplier": 0.5}),
+    "jamba": (
+        "model.layers",
+        _SPECIAL
+        | _SIZES
+        | {"num_key_value_heads": 2, "num_experts": 2, "num_experts_per_tok": 1, "mamba_d_state": 8, "mamba_dt_rank": 4}
+        | {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+    ),
+    "llava": ("model.language_model.layers", _SPECIAL | _SIZES),
+    "mamba": ("backbone.layers", _SPECIAL | {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "state_size": 8}),
+    "mpt": ("transformer.blocks", _SPECIAL | {"d_model": WIDTH, "n_layers": DEPTH, "n_heads": HEADS}),
+}
+"""Models that no table of the library names: where their blocks are, and their configuration.
+
+Logits that are scaled after the head (Cohere, Granite), blocks with and without attention in turn (Jamba), a language
+model beside a vision tower (LLaVA), a cache that keeps a running state and no tokens (Mamba), none at all (MPT).
+"""
+
+
+@functools.cache
 def model_of(name: str) -> PreTrainedModel:
-    return tiny(name).hf
+    if name in FAMILIES:
+        return tiny(name).hf
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name != "llava":
+            return AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **FURTHER[name][1])).eval()
+        config = LlavaConfig(
+            text_config={"model_type": "llama", **FURTHER[name][1]},
+            vision_config={"model_type": "clip_vision_model", **_VISION},
+            image_token_index=511,
+        )
+        return LlavaForConditionalGeneration(config).eval()
 
 
 def blocks_of(hf: nn.Module, family: str) -> nn.ModuleList:
-    return hf.get_submodule(FAMILIES[family].blocks)
+    return hf.get_submodule(FAMILIES[family].blocks if family in FAMILIES else FURTHER[family][0])
 
 
 def ids_of(*shape: int, seed: int = 0) -> Tensor:
@@ -203,13 +241,12 @@ def steering(*interventions: Intervention | Transform, prefix: Sequence[int] = (
 
 
 def push(
-    seed: int = 1, site: Site | int = 1, positions: str = "all", *, prefix: Sequence[int] = (), **rule: Any
+    seed: int = 1, site: Site | int = 1, positions: str | Positions = "all", *, prefix: Sequence[int] = ()
 ) -> Steering:
     """Adds a long vector: every edited token changes."""
     where = Site(site) if isinstance(site, int) else site
-    parsed = Positions.parse(positions)
-    chosen = Positions(parsed.scope, parsed.first, parsed.last, **rule)
-    return Steering((Intervention(where, Add(4 * normal(WIDTH, seed=seed)), chosen),), tuple(prefix))
+    rule = Positions.parse(positions) if isinstance(positions, str) else positions
+    return Steering((Intervention(where, Add(4 * normal(WIDTH, seed=seed)), rule),), tuple(prefix))
 
 
 def state_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

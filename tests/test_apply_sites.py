@@ -1,4 +1,4 @@
-"""Hooks are exact: below a site nothing moves, at the site the state is the formula's, above it the model runs on that."""
+"""Hooks are exact: below a site nothing moves, at it the state is the formula's, above it the model runs on that."""
 
 import pytest
 import torch
@@ -117,7 +117,7 @@ def test_other_transforms_inside_a_block(family, name):
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "falcon", "gemma3_text", "olmo2"])
 def test_sites_are_what_their_names_say(family):
-    """The sum that a block computes holds between the states of its sites, so each is the right module on the right side."""
+    """The sums of a block hold between the states of its sites: each is the right module on the right side."""
     hf = model_of(family)
     block = blocks_of(hf, family)[1]
     sites = {kind: Site(1, kind) for kind in ("resid_pre", "resid_post", "attn_in", "attn_out", "mlp_act", "mlp_out")}
@@ -146,7 +146,8 @@ def test_a_site_that_the_family_lacks_is_refused_in_one_line(family):
     hf = model_of(family)
     lacking = [
         Site(1, kind, part=part)
-        for kind, part in [("attn_in", 0), ("mlp_act", 0), ("mlp_out", 0), ("norm_out", 0), ("norm_out", 1), ("norm_out", 2)]
+        for kind in ("attn_in", "mlp_act", "mlp_out", "norm_out")
+        for part in range(3 if kind == "norm_out" else 1)
         if (f"{kind}.{part}" if part else kind) not in FAMILIES[family].parts
     ]
     for site in lacking:

@@ -150,6 +150,14 @@ class TestDtypes:
             (out == wanted.to(dtype)) | (out == (wanted + near).to(dtype)) | (out == (wanted - near).to(dtype))
         ).all()
 
+    def test_gates_read_the_state_in_float32_too(self):
+        """Sixteen bits have no number between 1 and 1.0078: the sum of the coordinates decides."""
+        h = torch.full((1, 1, WIDTH), 1.0, dtype=torch.bfloat16)
+        direction = torch.full((WIDTH,), 1.0)
+        direction[0] = 1.001
+        gate = ProjectionGate(direction, WIDTH + 0.0005)
+        assert edit(h, on(Add(torch.ones(WIDTH)), gate=gate)).tolist() == [[[2.0] * WIDTH]]
+
     def test_float64_stays_float64(self):
         h, w = random(0, 1, 3, WIDTH, dtype=torch.float64), torch.eye(WIDTH)[0]
         out = edit(h, on(Clamp(w, torch.tensor([0.1]))))

@@ -104,7 +104,7 @@ class TestDirections:
         only = vector(directions={"elicit": (0,)})
         assert values(only.elicit()) == [3.0]
         for make in (only.suppress, lambda: only.steering("suppress")):
-            with pytest.raises(InputError, match="unknown direction 'suppress'; allowed: elicit$"):
+            with pytest.raises(InputError, match=r"unknown direction 'suppress'; allowed: elicit$"):
                 make()
         with pytest.raises(InputError, match="suppress"):
             vector(directions={"elicit": (0,)}, multipliers={"suppress": 1.0})
@@ -188,6 +188,11 @@ class TestRefusals:
         with pytest.raises(InputError, match="must be a whole number"):
             ModelCard("tiny", *sizes)
 
+    @pytest.mark.parametrize("ids", [(1.5,), ((1, 2),), ("1",), (-1,)])
+    def test_a_prefix_of_no_ids(self, ids):
+        with pytest.raises(InputError, match="prefix_ids are"):
+            ModelCard("tiny", 6, 4, prefix_ids=ids)
+
     def test_clamps_of_one_direction_that_contradict_each_other(self):
         twice = vector(clamp_edit(), clamp_edit(), directions={"elicit": (0, 1), "suppress": (0,)})
         twice.suppress()
@@ -215,7 +220,9 @@ BASE = vector(
 
 def changed(**intervention):
     first = BASE.edits[0]
-    return replace(BASE, edits=(replace(first, intervention=replace(first.intervention, **intervention)), *BASE.edits[1:]))
+    return replace(
+        BASE, edits=(replace(first, intervention=replace(first.intervention, **intervention)), *BASE.edits[1:])
+    )
 
 
 def with_factors(**sides):
@@ -248,7 +255,9 @@ OTHERS = {
     "factor deviation": with_factors(negative=replace(BASE.edits[0].factors.negative, std=(0.1,))),
     "factor rows": with_factors(positive=replace(POSITIVE, values=nudged(POSITIVE.values))),
     "factor rows left out": with_factors(positive=replace(POSITIVE, values=None)),
-    "another transform": replace(BASE, edits=(BASE.edits[0], Edit(Intervention(Site(1), NullOut(torch.ones(WIDTH))), scales="strength"))),
+    "another transform": replace(
+        BASE, edits=(BASE.edits[0], Edit(Intervention(Site(1), NullOut(torch.ones(WIDTH))), scales="strength"))
+    ),
     "what is scaled": replace(BASE, edits=(BASE.edits[0], replace(BASE.edits[1], scales="nothing"))),
     "order of edits": replace(BASE, edits=BASE.edits[::-1]),
     "directions": replace(BASE, directions={"elicit": (0,), "suppress": (0,)}),

@@ -101,7 +101,8 @@ def fit(
     if json_output:
         emit_json(summary)
     else:
-        _print_summary(summary, model)
+        training = cast("dict[str, Any]", vector.provenance["training"])
+        _print_summary(summary, training.get("loss_last_epoch"), model)
 
 
 def _diverged(error: FitDivergedError, out: Path) -> str:
@@ -131,11 +132,12 @@ def _summary(vector: "SteeringVector", method: str, layer: int, out: Path) -> di
     return summary | ({"sites": of_sites} if len(of_sites) > 1 else {})
 
 
-def _print_summary(summary: dict[str, Any], model: str) -> None:
-    """The same for people, and what to type next."""
+def _print_summary(summary: dict[str, Any], loss: float | None, model: str) -> None:
+    """The same for people, and what to type next; `loss` is the mean of the last epoch, steadier than one batch."""
     out, steps = summary["vector"], summary["steps"]
     if summary["loss_first"] is not None:
-        losses = f"loss {number(summary['loss_first'])} -> {number(summary['loss_last'])}"
+        last = summary["loss_last"] if loss is None else loss
+        losses = f"loss {number(summary['loss_first'])} -> {number(last)}"
         say(f"{summary['method']} at layer {summary['layer']}: {losses} in {steps} steps, {summary['seconds']:.1f} s")
     else:
         say(f"{summary['method']} at layer {summary['layer']}: solved in {summary['seconds']:.1f} s")

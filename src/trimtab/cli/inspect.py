@@ -130,9 +130,16 @@ def _print_edit(edit: dict[str, Any]) -> None:
     for name in ("positive", "negative"):
         say(f"  {name} factor {factor_words(edit['factors'][name])}")
     for index, entry in enumerate(edit["coordinates"]):
-        say(f"  coordinate {index}: d' {number(entry['d_prime'])}, AUROC {number(entry['auroc'])}")
+        say(f"  coordinate {index}: {_separation_words(entry['d_prime'], entry['auroc'])}")
         if entry["histogram"] is not None:
             _print_histogram(**entry["histogram"])
+
+
+def _separation_words(d_prime: float, auroc: float | None) -> str:
+    """How far the classes lie apart, whichever lies higher: the sign of a direction means nothing."""
+    lower = d_prime < 0
+    area = "" if auroc is None else f", AUROC {number(1 - auroc if lower else auroc)}"
+    return f"d' {number(abs(d_prime))}{area}; the positive class lies {'lower' if lower else 'higher'}"
 
 
 def _print_histogram(edges: list[float], positive: list[int], negative: list[int]) -> None:

@@ -14,7 +14,7 @@ def buckets(lengths: Sequence[int], max_tokens: int, overhead: int = OVERHEAD_TO
     """Split indices of sequences into groups, each run as one padded forward, at the least total cost.
 
     The cost of a group is (its longest length) x (its size) + `overhead`; exact by dynamic programming over the sorted
-    lengths. Every index occurs once. A group holds at most `max_tokens` padded tokens unless a single sequence is longer.
+    lengths. Every index occurs once. A group holds at most `max_tokens` padded tokens unless one sequence is longer.
     """
     n = len(lengths)
     order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")

@@ -45,8 +45,8 @@ class CachePlan:
     def choose(cls, items: Sequence[Item], hidden: int, vocabulary: int, itemsize: int, budget: int) -> CachePlan:
         """The plan that saves the most work within `budget` bytes.
 
-        A teacher that is not kept costs a whole forward a step, base states half of one or so, teacher log-probabilities one
-        product with the head: kept in that order.
+        A teacher that is not kept costs a whole forward a step, base states half of one or so, its log-probabilities
+        one product with the head: kept in that order.
         """
         base = sum(len(item.base) for item in items) * hidden * itemsize
         scored = sum(item.n_scored for item in items)
@@ -96,7 +96,7 @@ class FrozenCache:
         return [fresh[index] if index in fresh else self._base[index] for index in indices]
 
     def teacher(self, indices: Sequence[int]) -> Callable[[int, int], Tensor]:
-        """The teacher of these items' scored tokens, one after the other: (start, end) -> (end - start, v) log-probabilities.
+        """Log-probabilities of the teacher at these items' scored tokens, one after the other: (start, end) -> (.., v).
 
         Within one item kept log-probabilities come as a view.
         """
@@ -137,7 +137,7 @@ class FrozenCache:
                 progress(Progress("cache", done, total, time.monotonic() - started))
 
     def _run_whole(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Source state (d,) float32 and teacher's final states (n, d) of items, from one plain forward of their sources."""
+        """Source state (d,) float32 and teacher's final states (n, d) a item, from one plain forward of the sources."""
         items = [self._items[index] for index in indices]
         ids, _ = pad_right([item.source for item in items], self._device)
         states, finals = self._model.whole(ids, self._layer)

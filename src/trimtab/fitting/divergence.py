@@ -26,7 +26,7 @@ class TokenLoss(NamedTuple):
 def jensen_shannon(logits: Tensor, teacher: Tensor) -> TokenLoss:
     """Jensen-Shannon divergence of each token's student distribution p from its teacher distribution q.
 
-    JS = 1/2 sum_v p (log p - log m) + 1/2 sum_v q (log q - log m), m = (p + q) / 2, natural logarithm: 0 <= JS <= log 2.
+    JS = 1/2 sum_v p (log p - log m) + 1/2 sum_v q (log q - log m), m = (p + q) / 2, natural log, so 0 <= JS <= log 2.
     d JS / d log p = p (log p - log m) / 2 before the softmax's own projection. Terms with p = 0 count 0, as 0 log 0.
 
     Args:

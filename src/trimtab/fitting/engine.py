@@ -20,7 +20,7 @@ from trimtab.fitting.items import Item, interchange_items
 from trimtab.fitting.order import Array, example_order, start_directions
 from trimtab.fitting.settings import TrainSettings
 from trimtab.fitting.traces import check_trace, write_trace
-from trimtab.fitting.trainer import Diverged, InterchangeTrainer, Objective, Trace
+from trimtab.fitting.trainer import DivergedError, InterchangeTrainer, Objective, Trace
 from trimtab.models.model import Model
 from trimtab.models.split import SplitModel, frozen
 from trimtab.progress import ProgressCallback
@@ -118,7 +118,7 @@ def fit_interchange(
         try:
             trace = trainer.run(start.to(cache.sources.device), order, options.progress)
             directions = trace.vectors[-1]
-        except Diverged as stop:
+        except DivergedError as stop:
             diverged, directions = stop.step, stop.directions.cpu()
         factors = _factors(cache.sources.cpu(), directions)
         ratio = _edit_ratio(cache, items, directions, factors)
@@ -129,7 +129,7 @@ def fit_interchange(
 
 
 def _factors(sources: Tensor, directions: Tensor) -> Factors:
-    """Coordinates of the source states (specification of CDAS, section 6): items alternate positive, negative sources."""
+    """Coordinates of the source states (specification of CDAS, section 6); items alternate: positive, negative."""
     values = sources @ directions.T  # (items, r)
     return Factors(positive=FactorStats.of(values[0::2]), negative=FactorStats.of(values[1::2]))
 

@@ -1,4 +1,4 @@
-"""The trainable edit: distributed interchange of the coordinates along rows W (arXiv 2602.05234; DAS, arXiv 2303.02536)."""
+"""The trainable edit: interchange of the coordinates along rows W (CDAS, arXiv 2602.05234; DAS, arXiv 2303.02536)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def interchange(states: Tensor, sources: Tensor, directions: Tensor, mask: Tensor) -> Tensor:
-    """h' = h + W^T (W h_src - W h) on masked tokens, with one source state for all tokens of a row; differentiable.
+    """Give h' = h + W^T (W h_src - W h) on masked tokens, one source state for all tokens of a row; differentiable.
 
     Args:
         states: h, (b, s, d), any dtype; computed in float32, returned in this dtype.

@@ -53,8 +53,8 @@ def retract(rows: Tensor) -> Tensor:
 def example_order(order: Array | None, epochs: int, n: int, seed: int) -> Tensor:
     """Indices of the pairs in the order they are used: (epochs, n) int64.
 
-    A given order may also be flat, (epochs * n,). Without one it is the one that the published loader draws from a generator seeded with `seed`: an epoch takes one
-    int64, a permutation that is used, and one more that is thrown away.
+    A given order may also be flat, (epochs * n,). Without one it is the one that the published loader draws from a
+    generator seeded with `seed`: an epoch takes one int64, a permutation that is used, and another that is thrown away.
 
     Raises:
         InputError: An unreadable file, another shape, or a row that is no permutation of 0 .. n - 1.

@@ -33,8 +33,8 @@ class TrainSettings:
         seed: Seeds the start vector and the order of the pairs.
         positions: Which tokens of prompt and response are edited: all, prompt, response, last, f<N>+l<M>.
         rank: Number of directions r.
-        weighting: `minibatch` (published: mean over the scored tokens of each of a step's two minibatches) or `response`
-            (mean over each response, then over responses).
+        weighting: `minibatch` (published: mean over the scored tokens of each of a step's two minibatches) or
+            `response` (mean over each response, then over responses).
         grad_clip: Largest norm of the gradient.
         weight_decay: Of AdamW.
         max_response_tokens: Cut responses to this many tokens; None = whole.
@@ -86,7 +86,7 @@ def check_number(
     most: float | None = None,
     whole: bool = False,
 ) -> None:
-    """Raise InputError unless `value` is a finite number (an integer where `whole`) within the bounds that are given."""
+    """Raise InputError unless `value` is a finite number (an integer where `whole`) within the bounds given."""
     bound = f"at least {least}" if least is not None else f"above {above}"
     bound += "" if most is None else f" and at most {most:g}"
     kind = "a whole number" if whole else "a finite number"

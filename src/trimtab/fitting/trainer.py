@@ -48,7 +48,7 @@ class Trace:
     n_tokens: Tensor
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """Loss or gradient left the finite numbers.
 
     Attributes:
@@ -95,7 +95,7 @@ class InterchangeTrainer:
         """Train from `start` (r, d) over pairs in `order` (epochs, pairs).
 
         Raises:
-            Diverged: The loss or the gradient of a step was not finite.
+            DivergedError: The loss or the gradient of a step was not finite.
         """
         settings = self._settings
         batches = [batch for epoch in order for batch in epoch.split(settings.batch_size)]
@@ -109,7 +109,7 @@ class InterchangeTrainer:
             loss, n_tokens = self._step(weights, batch.tolist())
             assert weights.grad is not None
             if not (torch.isfinite(loss).all() and torch.isfinite(weights.grad).all()):
-                raise Diverged(step, weights.detach().clone())
+                raise DivergedError(step, weights.detach().clone())
             torch.nn.utils.clip_grad_norm_([weights], settings.grad_clip)
             optimiser.step()
             with torch.no_grad():

@@ -37,7 +37,8 @@ def clamp_vector(
     )
     if fit.diverged_at is not None:
         raise FitDivergedError(
-            f"the loss of step {fit.diverged_at} is not finite; lower lr (now {settings.lr:g}), or look for NaN in the model's weights",
+            f"the loss of step {fit.diverged_at} is not finite; lower lr (now {settings.lr:g}), or look for NaN in the "
+            "model's weights",
             fit.diverged_at,
             vector,
         )

@@ -3,8 +3,8 @@
 Source: Bao et al., "Faithful Bi-Directional Model Steering via Distribution Matching and Distributed Interchange
 Interventions", arXiv 2602.05234 (ICLR 2026).
 
-For a contrast quadruple (x, y, x_c, y_c) of neutral and concept prompt and response, one direction w (d,) at the output of
-block L, and s = <w, h_p(x_src)>, the coordinate of the source prompt's last header token p:
+For a contrast quadruple (x, y, x_c, y_c) of neutral and concept prompt and response, one direction w (d,) at the output
+of block L, and s = <w, h_p(x_src)>, the coordinate of the source prompt's last header token p:
 
     elicit:    base x,   source x_c, response y_c        student: base with h' = h + (s - <w, h>) w at every position
     suppress:  base x_c, source x,   response y          teacher: source prompt, no intervention
@@ -13,10 +13,11 @@ block L, and s = <w, h_p(x_src)>, the coordinate of the source prompt's last hea
 No label is maximised: responses only provide context. AdamW with a linearly falling learning rate; w is brought back to
 unit norm after each step. Factors are the means of s over each class's prompts; the vector clamps to them.
 
-Shapes: d hidden, r rank. Deviations from the published code, none of which changes its numbers on clean data: no BOS inside
-a response, no masking by pad id, unrounded factors, float32 divergence, sums without a second division for display,
-rows of a rank-r vector kept orthonormal (polar retraction) with one factor a coordinate. Published settings a model are in
-`docs/methods.md`.
+Shapes: d hidden, r rank. Deviations from the published code, none of which changes its numbers on clean data: no BOS
+inside a response, no masking by pad id, unrounded factors, float32 divergence, sums without a second division for
+display, rows of a rank-r vector kept orthonormal (polar retraction) with one factor a coordinate. One that does: with
+positions f<N>+l<M> every edited token gets the value of the one source token, as with all others, where the published
+code pairs the base's first and last tokens with the source's own. Published settings a model are in `docs/methods.md`.
 """
 
 from __future__ import annotations

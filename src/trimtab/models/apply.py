@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,13 +32,13 @@ def steer(
 ) -> Iterator[None]:
     """Steer every forward and `generate()` of `hf` inside the context.
 
-    Beams and `num_return_sequences` repeat rows; each copy gets its row's steering. Other hooks on the model stay and see
-    the steered states. Leaving restores the model bit for bit. Works with `input_ids` or `inputs_embeds`, with left or
-    right padding, without a cache or with a dynamic or static one.
+    Beams and `num_return_sequences` repeat rows; each copy gets its row's steering. Other hooks on the model stay and
+    see the steered states. Leaving restores the model bit for bit. Works with `input_ids` or `inputs_embeds`, with left
+    or right padding, without a cache or with a dynamic or static one.
 
-    "Prompt" means what `generate()` was given. Outside `generate()` it is the tokens of the forward that begins a sequence
-    (an empty cache or none), and single tokens on a filled cache are the response; where one forward holds both, or the
-    prompt comes in several, say where the prompts end with `prompt_lengths`.
+    "Prompt" means what `generate()` was given. Outside `generate()` it is the tokens of the forward that begins a
+    sequence (an empty cache or none), and single tokens on a filled cache are the response; where one forward holds
+    both, or the prompt comes in several, say where the prompts end with `prompt_lengths`.
 
     Args:
         hf: Any decoder-only Hugging Face model, wrapped (by PEFT, say) or not; not compiled.
@@ -69,13 +69,16 @@ def steer(
         if plan.groups:
             _hook(undo, layout, plan, points, tracker)
             _follow_generate(undo, layout.model, tracker)
+            _renew_forward(undo, layout.stack)
             _no_compile(undo, layout.model)
         yield
 
 
 def _resolve(entry: Row, direction: str, multiplier: float | None, scale: str) -> Steering | None:
     if entry is not None and not isinstance(entry, (Steering, SteeringVector)):
-        raise InputError(f"cannot steer with a {type(entry).__name__}; give a SteeringVector, a Steering or None, or a list")
+        raise InputError(
+            f"cannot steer with a {type(entry).__name__}; give a SteeringVector, a Steering, None or a list"
+        )
     return entry.steering(direction, multiplier, scale) if isinstance(entry, SteeringVector) else entry
 
 
@@ -98,7 +101,8 @@ def check_size(steering: Steering | None, layout: Layout) -> None:
     ):
         if made is not None and made != has:
             raise InputError(
-                f"{steering.label} was made for a model with {name} {made}, this one has {has}; fit a vector for this model"
+                f"{steering.label} was made for a model with {name} {made}, this one has {has}; "
+                "fit a vector for this model"
             )
 
 
@@ -111,8 +115,8 @@ def refuse_compiled(hf: nn.Module, hooked: Iterable[nn.Module]) -> None:
     for path, module in hf.named_modules():
         if _is_compiled(module) and any(id(part) in places for part in module.modules()):
             raise InputError(
-                f"this model is compiled ({path or 'as a whole'}), and hooks added after torch.compile are ignored; steer the "
-                "plain model (keep a reference to it, or model._orig_mod) or load it again"
+                f"this model is compiled ({path or 'as a whole'}), and hooks added after torch.compile are ignored; "
+                "steer the plain model (keep a reference to it, or model._orig_mod) or load it again"
             )
 
 
@@ -201,17 +205,18 @@ class _SiteHook:
         forward = self.tracker.current
         if forward is None:
             raise InputError(
-                f"the module of site {self.site} ran outside a forward of the model, as old-style gradient checkpointing does for "
-                "sites inside a block; steer resid_pre or resid_post, or switch checkpointing off"
+                f"the module of site {self.site} ran outside a forward of the model, as gradient checkpointing does "
+                "for sites inside a block; steer resid_pre or resid_post, or switch checkpointing off"
             )
         if state.dim() != 3 or state.shape[:2] != forward.shape:
             raise InputError(
-                f"site {self.site}: the state is {tuple(state.shape)}, not (rows, tokens, width) of {forward.shape} tokens; "
-                "use resid_pre or resid_post"
+                f"site {self.site}: the state is {tuple(state.shape)}, not (rows, tokens, width) of {forward.shape} "
+                "tokens; edits there cannot tell rows apart, use resid_pre or resid_post"
             )
         if self.plan.n is not None and state.shape[0] % self.plan.n:
             raise InputError(
-                f"steering has {self.plan.n} entries but the batch has {state.shape[0]} rows; give one entry a row, or one for all"
+                f"steering has {self.plan.n} entries but the batch has {state.shape[0]} rows; "
+                "give one entry a row, or one for all"
             )
         for number, group in enumerate(self.plan.groups):
             state = self._edit_group(state, number, group, forward)
@@ -227,7 +232,8 @@ class _SiteHook:
             return state
         width = here[0][1].transform.width
         if width != state.shape[-1]:
-            raise InputError(f"{group.steering.label} at {self.site} has width {width}, the state there {state.shape[-1]}")
+            label = group.steering.label
+            raise InputError(f"{label} at {self.site} has width {width}, the state there {state.shape[-1]}")
         edit = self._prepared(number, here, state.device)
         masks = [forward.mask(i.positions, group.steering.prefix_ids) for _, i in here]
         masks = [mask if mask is None else mask.to(state.device) for mask in masks]
@@ -261,9 +267,7 @@ class _Enter:
         self.tracker.enter(module, args, kwargs)
 
 
-def _hook(
-    undo: ExitStack, layout: Layout, plan: Plan, points: Mapping[Site, HookPoint], tracker: RowTracker
-) -> None:
+def _hook(undo: ExitStack, layout: Layout, plan: Plan, points: Mapping[Site, HookPoint], tracker: RowTracker) -> None:
     """Register the hooks of a plan; they run before other people's, which then see the steered states."""
     stack = layout.stack
     undo.callback(stack.register_forward_pre_hook(_Enter(tracker), prepend=True, with_kwargs=True).remove)
@@ -277,25 +281,39 @@ def _hook(
 
 
 def _follow_generate(undo: ExitStack, model: nn.Module, tracker: RowTracker) -> None:
-    """Tell the tracker of every `model.generate()`, which alone knows where a prompt ends that comes in several forwards."""
+    """Tell the tracker of every `model.generate()`: its later forwards alone do not show where the prompt ended."""
     generate = getattr(model, "generate", None)
     if generate is None:
         return
-    before = vars(model).get("generate")
 
     @functools.wraps(generate)
     def followed(*args: Any, **kwargs: Any) -> Any:
         with tracker.generation(args, kwargs):
             return generate(*args, **kwargs)
 
-    def restore() -> None:
-        if before is None:
-            del model.generate
-        else:
-            model.generate = before
+    _replace(undo, model, "generate", followed)
 
-    model.generate = followed  # pyright: ignore[reportAttributeAccessIssue]
-    undo.callback(restore)
+
+def _renew_forward(undo: ExitStack, stack: nn.Module) -> None:
+    """Make torch.compile trace the stack again, should a function that calls the model have been compiled around it.
+
+    What was traced before the hooks were there would run without them; compiled code does look at whether `forward` is
+    the one it knows.
+    """
+    forward = stack.forward
+
+    @functools.wraps(forward)
+    def renewed(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    _replace(undo, stack, "forward", renewed)
+
+
+def _replace(undo: ExitStack, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
+    """Put a function in place of a method of one object until `undo` closes."""
+    had, before = name in vars(module), vars(module).get(name)
+    setattr(module, name, function)
+    undo.callback(lambda: setattr(module, name, before) if had else delattr(module, name))
 
 
 def _no_compile(undo: ExitStack, model: nn.Module) -> None:

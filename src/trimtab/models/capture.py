@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def capture(
     hf: nn.Module, rows: Sequence[Sequence[int]], sites: Sequence[Site], *, batch_size: int = 16
 ) -> list[Mapping[Site, Tensor]]:
-    """The states of every token of every row at the given sites, with the model as it is (steered if it is being steered).
+    """The states of every token of every row at the given sites, with the model as it is (steered if inside `steer`).
 
     Args:
         hf: A decoder-only Hugging Face model.
@@ -51,9 +51,7 @@ def capture(
     return results
 
 
-def _capture_batch(
-    layout: Layout, rows: Sequence[Sequence[int]], sites: Sequence[Site]
-) -> list[Mapping[Site, Tensor]]:
+def _capture_batch(layout: Layout, rows: Sequence[Sequence[int]], sites: Sequence[Site]) -> list[Mapping[Site, Tensor]]:
     ids, mask = pad_right(rows, layout.model.get_input_embeddings().weight.device)  # pyright: ignore
     seen: dict[Site, Tensor] = {}
     with ExitStack() as hooks:
@@ -117,7 +115,7 @@ def coordinates(model: Model, vector: SteeringVector, texts: Sequence[str], *, e
         edit: Which of the vector's edits to read.
 
     Raises:
-        InputError: An empty text, a vector for another width or depth, or an edit that is not there or has no directions.
+        InputError: An empty text, a vector for another width or depth, or an edit that is absent or has no directions.
     """
     intervention = edit_to_read(model, vector, edit).intervention
     directions = probe_directions(intervention.transform).to(model.device)
@@ -125,7 +123,7 @@ def coordinates(model: Model, vector: SteeringVector, texts: Sequence[str], *, e
     states = capture(model.hf, rows, [intervention.site])
     return [
         TokenCoordinates(
-            tuple(model.tokenizer.decode([token]) for token in row),
+            tuple(str(model.tokenizer.decode([token])) for token in row),
             (state[intervention.site].float() @ directions.T).cpu(),
         )
         for row, state in zip(rows, states, strict=True)

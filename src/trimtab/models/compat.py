@@ -23,13 +23,15 @@ def check_fits(model: Model, vector: SteeringVector) -> list[str]:
         return problems
     if card.prefix_ids != model.chat.prefix_ids:
         problems.append(
-            f"the vector was made with the template prefix {list(card.prefix_ids)}, the model's is {list(model.chat.prefix_ids)}"
+            f"the vector was made with the template prefix {list(card.prefix_ids)}, "
+            f"the model's is {list(model.chat.prefix_ids)}"
         )
     elif card.template_fingerprint not in (None, model.chat.fingerprint):
         problems.append("the vector was made with another chat template")
     for edit in vector.edits:
+        site = edit.intervention.site
         try:
-            hook_point(model.layout.blocks[edit.intervention.site.layer], edit.intervention.site, model.layout.model_type)
+            hook_point(model.layout.blocks[site.layer], site, model.layout.model_type)
         except InputError as error:
             problems.append(str(error))
     return problems

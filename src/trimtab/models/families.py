@@ -76,8 +76,8 @@ def hook_point(block: nn.Module, site: Site, model_type: str) -> HookPoint:
         return HookPoint(block.get_submodule(path), side)
     except AttributeError as error:
         raise InputError(
-            f"site {site}: a {model_type!r} block has no {path!r}; sites inside a block are known for {', '.join(FAMILIES)}: "
-            "use resid_pre or resid_post, or add the family in trimtab/models/families.py"
+            f"site {site}: a {model_type!r} block has no {path!r}; sites inside a block are known for "
+            f"{', '.join(FAMILIES)}: use resid_pre or resid_post, or add the family in trimtab/models/families.py"
         ) from error
 
 
@@ -89,12 +89,13 @@ def _norm(block: nn.Module, parts: BlockParts, site: Site, model_type: str) -> s
     further = [name for name, _ in block.named_children() if "norm" in name and name not in parts.norms]
     if model_type not in FAMILIES and further:
         raise InputError(
-            f"site {site}: a {model_type!r} block has norms of another kind ({', '.join(further)}); use resid_pre or resid_post, "
-            "or add the family in trimtab/models/families.py"
+            f"site {site}: a {model_type!r} block has norms of another kind ({', '.join(further)}); "
+            "use resid_pre or resid_post, or add the family in trimtab/models/families.py"
         )
     if site.part >= len(parts.norms):
         raise InputError(
-            f"site {site} does not exist: a {model_type!r} block has {len(parts.norms)} norms at the entrance of its branches"
+            f"site {site} does not exist: a {model_type!r} block has {len(parts.norms)} norms at the entrance of its "
+            "branches, counted from 0"
         )
     return parts.norms[site.part]
 

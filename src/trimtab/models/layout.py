@@ -1,7 +1,8 @@
-"""Find a causal language model's blocks, final norm and head by structure, and prove the finding with one small forward."""
+"""Find a causal language model's blocks, final norm and head by structure, and prove it with one small forward."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -69,7 +70,8 @@ def find_layout(hf: nn.Module) -> Layout:
         InputError: Not a decoder-only Hugging Face model, or no such list.
     """
     if not isinstance(hf, nn.Module):
-        raise InputError(f"{type(hf).__name__} is no torch module; give the Hugging Face model (model.hf of a trimtab Model)")
+        kind = type(hf).__name__
+        raise InputError(f"{kind} is no torch module; give the Hugging Face model (model.hf of a trimtab Model)")
     model = next((module for module in hf.modules() if isinstance(module, PreTrainedModel)), None)
     if model is None:
         raise InputError(f"{type(hf).__name__} is no Hugging Face model and holds none; give a causal language model")
@@ -93,6 +95,8 @@ def find_layout(hf: nn.Module) -> Layout:
     heads = getattr(text, "num_attention_heads", None)
     head_size = getattr(text, "head_dim", None) or (width // heads if heads else None)
     stack = model.get_submodule(path.rpartition(".")[0])
+    if "input_ids" not in inspect.signature(type(stack).forward).parameters:
+        raise InputError(f"{name}: the module around {path} reads no token ids; give a decoder-only language model")
     return Layout(model, stack, blocks, path, width, text.model_type, head_size)
 
 
@@ -116,13 +120,16 @@ def check_layout(hf: PreTrainedModel, layout: Layout) -> CheckedLayout:
     name = type(layout.model).__name__
     if head is None:
         raise InputError(f"{name} has no language-model head; load it with AutoModelForCausalLM")
-    ids = torch.arange(8, device=layout.model.get_input_embeddings().weight.device)[None] % head.weight.shape[0]
+    device = layout.model.get_input_embeddings().get_parameter("weight").device
+    ids = torch.arange(8, device=device)[None] % head.get_parameter("weight").shape[0]
     with torch.no_grad(), evaluating(hf):
         seen = _probe(hf, layout, head, ids)
         other = _probe(hf, layout, head, torch.cat([ids[:, :-1], ids[:, :1]], dim=1))
     inputs, outputs = seen.block_inputs, [state_of(output) for output in seen.block_outputs]
     if seen.order != list(range(layout.n_blocks)):
-        raise InputError(f"{name}: the modules in {layout.path} do not run once each in order; this layout is not supported")
+        raise InputError(
+            f"{name}: the modules in {layout.path} do not run once each in order; this layout is not supported"
+        )
     if any(not _same(a, b) for a, b in zip(outputs[:-1], inputs[1:], strict=True)):
         raise InputError(f"{name}: a block's input is not the block before's output; this layout is not supported")
     if not _same(outputs[-1][:, :-1], state_of(other.block_outputs[-1])[:, :-1]):
@@ -165,7 +172,7 @@ def _probe(hf: PreTrainedModel, layout: Layout, head: nn.Module, ids: Tensor) ->
     def on_stack(output: Any) -> None:
         seen.stack_output = output[0]
 
-    def on_head(args: Any, output: Tensor) -> None:
+    def on_head(args: Any, output: Any) -> None:
         seen.head_inputs.append(args[0])
         seen.head_outputs.append(output)
 
@@ -183,7 +190,8 @@ def _probe(hf: PreTrainedModel, layout: Layout, head: nn.Module, ids: Tensor) ->
         try:
             seen.logits = hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError) as error:
-            raise InputError(f"{type(hf).__name__} failed on eight plain tokens ({error}); check the model's own files") from error
+            name, reason = type(hf).__name__, " ".join(str(error).split())
+            raise InputError(f"{name} failed on eight plain tokens ({reason}); check the model's files") from error
     return seen
 
 

@@ -21,16 +21,17 @@ def promoted_tokens(
 ) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
     """Tokens whose logit the eliciting edit raises and lowers most when read straight through final norm and head.
 
-    The displacement of a clamp is the one from the negative to the positive class, W^T (W W^T)^-1 (f_pos - f_neg); of other
-    transforms their unit direction. It is read as norm(c u) - norm(0), which is exact for RMS and layer norms up to a positive
-    factor, so scores compare tokens of one vector, not vectors. Blocks above the site are left out: a first look, no proof.
+    The displacement of a clamp is the one from the negative to the positive class, W^T (W W^T)^-1 (f_pos - f_neg); of
+    other transforms their unit direction. It is read as norm(c u) - norm(0), which is exact for RMS and layer norms up
+    to a positive factor, so scores compare tokens of one vector, not vectors. Blocks above the site are left out: a
+    first look, no proof.
 
     Returns:
         The k most promoted and the k most demoted tokens, each with its score, strongest first.
 
     Raises:
-        InputError: k below 1, a vector for another width or depth, or an edit that is not there or has no direction in the
-            residual stream.
+        InputError: k below 1, a vector for another width or depth, or an edit that is absent or has no direction in
+            the residual stream.
     """
     if k < 1:
         raise InputError(f"k={k} tokens asked for; give at least 1")

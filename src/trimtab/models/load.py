@@ -36,8 +36,8 @@ def load_model(
     Args:
         name_or_path: A directory, or a model id on the Hub.
         device: `cuda`, `mps`, `cpu`, ...; by default the first of cuda, mps and cpu that is there.
-        dtype: `float32`, `bfloat16` or `float16`; by default the checkpoint's own on an accelerator and float32 on a CPU
-            (where half precision is several times slower).
+        dtype: `float32`, `bfloat16` or `float16`; by default the checkpoint's own on an accelerator and float32 on a
+            CPU (where half precision is several times slower).
         revision: Commit, tag or branch on the Hub.
         attn_implementation: Handed to transformers; by default the family's own choice.
         trust_remote_code: Let the checkpoint bring its own Python code. Off unless asked for.
@@ -74,7 +74,9 @@ def _explained(name: str, error: Exception) -> InputError | NetworkError:
     if isinstance(error, OSError) and not looks_local and not Path(name).exists():
         if any(word in first.lower() for word in _NETWORK_WORDS):
             return NetworkError(f"cannot reach the Hub for {name!r}: {first}")
-        return InputError(f"unknown model {name!r}: neither a directory here nor a model on the Hub that can be read ({first})")
+        return InputError(
+            f"unknown model {name!r}: neither a directory here nor a model on the Hub that can be read ({first})"
+        )
     if not Path(name).exists():
         return InputError(f"unknown model {name!r}: there is no such directory; give a model directory or a Hub id")
     return InputError(f"cannot load {name!r} as a causal language model: {first}")

@@ -1,4 +1,4 @@
-"""A language model as trimtab sees it: the Hugging Face model, untouched, with its tokenizer, layout and chat format."""
+"""A language model as trimtab sees it: the Hugging Face model, untouched, with tokenizer, layout and chat format."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Model:
         tokenizer: Its tokenizer.
         name: What to call it in vectors and messages; the model's own `name_or_path` by default.
         revision: Commit or branch it was loaded from.
-        source_tokens: Text whose last token in a rendered prompt is the source position, instead of the last token of the
-            assistant header.
+        source_tokens: Text whose last token in a rendered prompt is the source position, instead of the last token of
+            the assistant header.
 
     Raises:
         InputError: The model is not a causal stack of decoder blocks, or its template has no assistant header.
@@ -164,14 +164,19 @@ class Model:
 
     @torch.no_grad()
     def _generate_batch(
-        self, batch: Sequence[RenderedPrompt], rows: Sequence[Row], max_new: int, temperature: float, seeds: Sequence[int]
+        self,
+        batch: Sequence[RenderedPrompt],
+        rows: Sequence[Row],
+        max_new: int,
+        temperature: float,
+        seeds: Sequence[int],
     ) -> list[str]:
         longest = max(len(prompt.ids) for prompt in batch)
         limit = self.context_length
         if limit is not None and longest + max_new > limit:
             raise InputError(
-                f"a prompt of {longest} tokens and {max_new} new ones exceed the context of {limit}; shorten the prompt or ask for "
-                "fewer new tokens"
+                f"a prompt of {longest} tokens and {max_new} new ones exceed the context of {limit}; "
+                "shorten the prompt or ask for fewer new tokens"
             )
         pad = self._pad_id()
         ids = torch.full((len(batch), longest), pad, dtype=torch.int64)

@@ -15,11 +15,15 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from trimtab.errors import InputError
 from trimtab.steering import Geometry, Positions
 
 Prefix = tuple[int, ...]
+
+_CACHES = ("past_key_values", "cache_params", "state")
+"""What families call their cache; Mamba's kind the second, RWKV (which keeps a plain list) the last."""
 
 
 @dataclass(eq=False)
@@ -27,12 +31,14 @@ class Chain:
     """What is known of one batch of growing sequences between its forwards.
 
     Attributes:
+        columns: Columns so far.
         pads: (b,) pad columns so far.
         prompt: (b,) prompt lengths, or None when the sequence began outside the context and nobody said.
         matched: For each prefix, (b,) leading tokens that matched it so far.
         open: Prefixes that a later forward may still extend.
     """
 
+    columns: int
     pads: Tensor
     prompt: Tensor | None
     matched: dict[Prefix, Tensor] = field(default_factory=dict)
@@ -105,8 +111,8 @@ class Forward:
         if positions.needs_prompt and (self.chain.prompt is None or not self._is_certain):
             began = "that was begun outside steer()" if self.chain.prompt is None else "with several tokens"
             raise InputError(
-                f"positions {str(positions)!r} need to know where the prompt ends, but a forward continues a cache {began}; "
-                "use generate(), pass prompt_lengths to steer(), or run the whole prompt in one forward"
+                f"positions {str(positions)!r} need to know where the prompt ends, but a forward continues a cache "
+                f"{began}; use generate(), pass prompt_lengths to steer(), or run the whole prompt in one forward"
             )
 
 
@@ -128,9 +134,10 @@ class RowTracker:
         prompt_lengths: Sequence[int] | Tensor | None = None,
     ) -> None:
         self.current: Forward | None = None
-        self._stack, self._embeddings, self._prefixes = stack, embeddings, tuple(dict.fromkeys(prefixes))
-        self._prompt_lengths = None if prompt_lengths is None else torch.as_tensor(prompt_lengths, dtype=torch.int64)
-        self._names = [name for name in inspect.signature(stack.forward).parameters if name != "kwargs"]
+        self._embeddings, self._prefixes = embeddings, tuple(dict.fromkeys(prefixes))
+        given = None if prompt_lengths is None else torch.as_tensor(prompt_lengths, dtype=torch.int64).reshape(-1)
+        self._prompt_lengths = given
+        self._names = list(inspect.signature(type(stack).forward).parameters)[1:]
         self._chains: WeakKeyDictionary[Any, Chain] = WeakKeyDictionary()
         self._generation: Generation | None = None
 
@@ -146,22 +153,26 @@ class RowTracker:
     def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Forward pre-hook of the stack (with kwargs)."""
         if torch.compiler.is_compiling():
-            raise InputError("a compiled model cannot be steered: hooks inside it are skipped; use the model before torch.compile")
+            raise InputError("a compiled model cannot be steered, its hooks are skipped; use it before torch.compile")
         given = dict(zip(self._names, args, strict=False)) | dict(kwargs)
-        ids, embeds, cache = given.get("input_ids"), given.get("inputs_embeds"), given.get("past_key_values")
+        ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
         tokens = ids if ids is not None else embeds
         if tokens is None:
             return
         b, s = tokens.shape[:2]
-        past = int(cache.get_seq_length()) if cache is not None else 0
-        chain = self._chains.get(cache) if cache is not None and past else None
+        cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
+        chain = None if cache is None or isinstance(cache, (list, tuple)) else self._chains.get(cache)
+        past = _columns_on(cache, chain)
+        chain = chain if past else None
         if chain is not None and chain.pads.shape[0] != b:
-            raise InputError(f"the batch changed from {chain.pads.shape[0]} to {b} rows on one cache; enter steer() anew")
+            n = chain.pads.shape[0]
+            raise InputError(f"the batch changed from {n} to {b} rows on one cache; enter steer() anew")
         running = self._generation
         if running is not None and running.columns is None:
             running.columns = past + s
         left = running.columns - past if running is not None and running.columns is not None else 0  # of the prompt
         if chain is not None and s == 1 and left <= 0 and not chain.open and self._prompt_lengths is None:
+            chain.columns = past + s
             self.current = Forward(chain, past, (b, s), ids, None)
             return
         real = real_tokens(given.get("attention_mask"), b, s, past, tokens.device)
@@ -173,14 +184,15 @@ class RowTracker:
             chain.prompt = past + left - chain.pads - (~real[:, :left]).sum(dim=1)
         index = torch.where(real, (past - chain.pads)[:, None] + real.cumsum(dim=1) - 1, -1)
         self._match(chain, index, past, ids, embeds)
-        chain.pads = chain.pads + (~real).sum(dim=1)
+        chain.columns, chain.pads = past + s, chain.pads + (~real).sum(dim=1)
         certain = running is not None or self._prompt_lengths is not None or past == 0 or s == 1
         self.current = Forward(chain, past, (b, s), ids, index, is_certain=certain)
 
     def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         """Forward hook of the stack (always called): remember the cache that the model made itself."""
         forward, self.current = self.current, None
-        made = output.get("past_key_values") if isinstance(output, Mapping) else None
+        parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else ()
+        made = next((part for part in parts if isinstance(part, Cache)), None)
         if forward is not None and made is not None and made not in self._chains:
             self._chains[made] = forward.chain
 
@@ -191,13 +203,13 @@ class RowTracker:
         prompt = None if past else real.sum(dim=1)
         if self._prompt_lengths is not None:
             prompt = repeat_rows(self._prompt_lengths, b, "prompt_lengths").to(real.device)
-        chain = Chain(pads, prompt)
+        chain = Chain(past, pads, prompt)
         for prefix in self._prefixes:
             seen = past - pads
             if past and int(seen.min()) < len(prefix):
                 raise InputError(
-                    f"this cache holds fewer tokens than the template prefix ({len(prefix)}) and was begun outside steer(); "
-                    "run the whole prompt inside the context"
+                    f"this cache holds fewer tokens than the template prefix ({len(prefix)}) and was begun outside "
+                    "steer(); run the whole prompt inside the context"
                 )
             chain.matched[prefix] = torch.full_like(pads, len(prefix) if past else 0)
             if not past and prefix:
@@ -225,12 +237,31 @@ class RowTracker:
                 chain.open.discard(prefix)
 
 
+def _columns_on(cache: Any, chain: Chain | None) -> int:
+    """Columns that a cache holds.
+
+    One that keeps nothing but a running state (Mamba's) has no count; then it is what was seen to go in.
+    """
+    if cache is None:
+        return 0
+    try:
+        return int(cache.get_seq_length())
+    except (AttributeError, ValueError):
+        began = getattr(cache, "has_previous_state", None)
+    if not callable(began) or (began() and chain is None):
+        raise InputError(
+            f"a {type(cache).__name__} does not tell how many tokens it holds; begin it inside steer(), "
+            "or call the model with use_cache=False"
+        )
+    return chain.columns if began() and chain is not None else 0
+
+
 def real_tokens(mask: Any, b: int, s: int, past: int, device: torch.device) -> Tensor:
     """(b, s) bool, the columns of this forward that are no pads, from whatever mask the model was given.
 
-    A 2-D mask is 1 on real columns; a 4-D one (which `generate` prepares for static caches; a dict of them in families with
-    sliding windows) lets a real token see itself. The keys of a 4-D mask begin at the first column, or at a later one when
-    a sliding window has left the first behind; then the newest come last.
+    A 2-D mask is 1 on real columns; a 4-D one (which `generate` prepares for static caches; a dict of them in families
+    with sliding windows) lets a real token see itself. The keys of a 4-D mask begin at the first column, or at a later
+    one when a sliding window has left the first behind; then the newest come last.
     """
     if isinstance(mask, Mapping):
         mask = next((m for m in mask.values() if m is not None), None)
@@ -246,7 +277,8 @@ def real_tokens(mask: Any, b: int, s: int, past: int, device: torch.device) -> T
         itself = mask[:, 0, :, start : start + s].diagonal(dim1=-2, dim2=-1)
         seen = itself if itself.dtype == torch.bool else itself >= 0
         return seen.to(device).expand(b, s)
-    raise InputError(f"cannot read pads from an attention mask of type {type(mask).__name__}; use sdpa or eager attention")
+    kind = type(mask).__name__
+    raise InputError(f"cannot read pads from an attention mask of type {kind}; use sdpa or eager attention")
 
 
 def _prompt_columns(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:

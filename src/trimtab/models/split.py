@@ -1,8 +1,10 @@
 """Run parts of a frozen model: the trunk up to a block, only the blocks above it, or the head alone.
 
-Blocks that are not wanted are replaced by pass-throughs for the time of a call and the model's own forward does the rest, so
-masks, rotary embeddings, soft-caps and scalings stay the family's own business. Sequences are right-padded and need no
-mask: with causal attention no real token sees a pad. Letters: b batch, s sequence, d hidden, v vocabulary, n tokens.
+Blocks that are not wanted are replaced by pass-throughs for the time of a call and the model's own forward does the
+rest, so masks, rotary embeddings, soft-caps and scalings stay the family's own business. Sequences are right-padded and
+need no mask: with causal attention no real token sees a pad.
+
+Letters: b batch, s sequence, d hidden, v vocabulary, n tokens.
 """
 
 from __future__ import annotations

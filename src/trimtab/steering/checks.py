@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -22,6 +25,14 @@ def check_finite(name: str, tensor: Tensor) -> None:
     """Raise InputError if any entry is NaN or infinite."""
     if not torch.isfinite(tensor).all():
         raise InputError(f"{name} holds NaN or infinite values; fit it again or load an intact copy")
+
+
+def check_ids(name: str, ids: Iterable[int]) -> tuple[int, ...]:
+    """Token ids as plain integers; InputError if one is no whole number of at least 0."""
+    ids = tuple(ids)
+    if not all(isinstance(token, Integral) and token >= 0 for token in ids):
+        raise InputError(f"{name} are {list(ids)}; token ids are whole numbers from 0")
+    return tuple(int(token) for token in ids)
 
 
 def own_float32(name: str, tensor: Tensor) -> Tensor:

@@ -79,12 +79,12 @@ class Factors:
     def value(self, direction: str, multiplier: float, scale: str = "gap") -> Tensor:
         """What to clamp the coordinates to, (r,) float32.
 
-        `gap`: elicit f_neg + m (f_pos - f_neg), suppress f_pos + m (f_neg - f_pos); m = 1 is the class's own value, m = 0
-        the other class's. `published`: m * f of the class, which moves the wrong way when both share a sign; kept for
-        parity with the published code.
+        `gap`: elicit f_neg + m (f_pos - f_neg), suppress f_pos + m (f_neg - f_pos); m = 1 is the class's own value,
+        m = 0 the other class's. `published`: m * f of the class, which moves the wrong way when both share a sign; kept
+        for parity with the published code.
 
         Raises:
-            InputError: Unknown direction or scale, multiplier not finite.
+            InputError: Unknown direction or scale, multiplier not finite or far too large.
         """
         check_direction(direction)
         if scale not in SCALES:
@@ -94,6 +94,8 @@ class Factors:
         negative = torch.tensor(self.negative.mean, dtype=torch.float64)
         target, other = (positive, negative) if direction == "elicit" else (negative, positive)
         value = multiplier * target if scale == "published" else other + multiplier * (target - other)
+        if value.abs().max() > torch.finfo(torch.float32).max:
+            raise InputError(f"multiplier {multiplier} puts the clamped coordinate beyond float32; 1 is as learned")
         return value.float()
 
 

@@ -19,15 +19,25 @@ class Gate(Protocol):
     kind: ClassVar[str]
 
     @property
-    def width(self) -> int | None: ...
+    def width(self) -> int | None:
+        """Width d of the states it reads, or None for any."""
+        ...
 
-    def __call__(self, h: Tensor) -> Tensor: ...
+    def __call__(self, h: Tensor) -> Tensor:
+        """g(h): (..., d) -> (...)."""
+        ...
 
-    def to(self, device: torch.device) -> Self: ...
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        ...
 
-    def tensors(self) -> dict[str, Tensor]: ...
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors that the file format stores, by name."""
+        ...
 
-    def settings(self) -> dict[str, float]: ...
+    def settings(self) -> dict[str, float]:
+        """Numbers that the file format stores, by name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,15 +52,19 @@ class Always:
         return None
 
     def __call__(self, h: Tensor) -> Tensor:
+        """g(h): (..., d) -> (...)."""
         return h.new_ones(h.shape[:-1])
 
     def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         return self
 
     def tensors(self) -> dict[str, Tensor]:
+        """Tensors that the file format stores, by name."""
         return {}
 
     def settings(self) -> dict[str, float]:
+        """Numbers that the file format stores, by name."""
         return {}
 
 
@@ -87,18 +101,22 @@ class ProjectionGate:
         return self.direction.shape[0]
 
     def __call__(self, h: Tensor) -> Tensor:
+        """g(h): (..., d) -> (...)."""
         coordinate = h @ self.direction.to(h.dtype)
         if self.sharpness == 0.0:
             return (coordinate > self.threshold).to(h.dtype)
         return torch.sigmoid(self.sharpness * (coordinate - self.threshold))
 
     def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         return type(self)(self.direction.to(device), self.threshold, self.sharpness)
 
     def tensors(self) -> dict[str, Tensor]:
+        """Tensors that the file format stores, by name."""
         return {"direction": self.direction}
 
     def settings(self) -> dict[str, float]:
+        """Numbers that the file format stores, by name."""
         return {"threshold": self.threshold, "sharpness": self.sharpness}
 
 

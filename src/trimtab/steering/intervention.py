@@ -84,7 +84,8 @@ class Steering:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise InputError(
-                    f"cannot combine {self.label} and {other.label}: they were made for different models ({name} {mine} and {theirs})"
+                    f"cannot combine {self.label} and {other.label}: they were made for different models "
+                    f"({name} {mine} and {theirs})"
                 )
         return replace(
             self, interventions=self.interventions + other.interventions, label=f"{self.label} + {other.label}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
+from trimtab.steering.checks import check_ids
 
 _SCOPES = ("all", "prompt", "response", "last", "edges")
 _EDGES = re.compile(r"(?:f(?P<first>[0-9]+))?(?:(?(first)\+)l(?P<last>[0-9]+))?")
@@ -44,7 +45,7 @@ class Positions:
         token_ids: If not empty, only tokens with one of these ids are edited.
 
     Raises:
-        InputError: Unknown scope, or counts that do not fit it.
+        InputError: Unknown scope, counts that do not fit it, or token ids that are no whole numbers.
     """
 
     scope: str = "all"
@@ -54,7 +55,7 @@ class Positions:
     token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "token_ids", tuple(self.token_ids))
+        object.__setattr__(self, "token_ids", check_ids("token_ids", self.token_ids))
         if self.scope not in _SCOPES:
             raise InputError(f"unknown positions {self.scope!r}; allowed: all, prompt, response, last, f<N>+l<M>")
         counted = self.first > 0 or self.last > 0

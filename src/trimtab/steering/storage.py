@@ -60,7 +60,8 @@ def save_vector(vector: SteeringVector, path: Path, *, overwrite: bool = False) 
             for name, text in texts.items():
                 # A lone surrogate (a file name that is not UTF-8) becomes its JSON escape.
                 (finished / name).write_text(text, encoding="utf-8", errors="backslashreplace")
-            safetensors.torch.save_file(tensors, finished / TENSORS_NAME)
+            # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
+            (finished / TENSORS_NAME).write_bytes(safetensors.torch.save(tensors))
             _put(finished, target, staging / "replaced", overwrite=overwrite)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -72,33 +73,50 @@ def save_vector(vector: SteeringVector, path: Path, *, overwrite: bool = False) 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise InputError if a vector may not be written at `path`; called before long work too."""
     try:
-        _check_free(path, path.resolve(), overwrite=overwrite)
+        target, problem = path.resolve(), None
+        for _ in range(_TRIES):
+            seen = _identity(target)
+            problem = _obstacle(path, target, overwrite=overwrite)
+            if problem is None or _identity(target) == seen:  # else another process swaps it at this moment: look again
+                break
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a null character
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot write {str(path)!r} ({error}); choose another --out") from error
+        problem = f"cannot write {str(path)!r} ({error}); choose another --out"
+    if problem is not None:
+        raise InputError(problem)
 
 
-def _check_free(path: Path, target: Path, *, overwrite: bool) -> None:
+def _identity(target: Path) -> tuple[int, ...] | None:
+    """What tells a folder from another one that takes its place; None where nothing is."""
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _obstacle(path: Path, target: Path, *, overwrite: bool) -> str | None:
+    """Why no vector may be written at `target`, in one line; None if it may."""
     if not target.exists():
         above = next(folder for folder in target.parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            raise InputError(f"cannot write {path}: {above} is no folder that may be written; choose another --out")
-        return
+            return f"cannot write {path}: {above} is no folder that may be written; choose another --out"
+        return None
     if not overwrite:
-        raise InputError(f"{path} exists already; choose another --out or pass --overwrite (overwrite=True)")
-    names = {child.name for child in target.iterdir()} if target.is_dir() else None
-    if names is None or (names and CONFIG_NAME not in names):
-        raise InputError(f"{path} is not a saved vector and will not be overwritten; choose another --out")
+        return f"{path} exists already; choose another --out or pass --overwrite (overwrite=True)"
+    try:
+        names = {child.name for child in target.iterdir()}
+    except (NotADirectoryError, FileNotFoundError):  # a file, or gone by now
+        names = {""}
+    if names and CONFIG_NAME not in names:
+        return f"{path} is not a saved vector and will not be overwritten; choose another --out"
     foreign = sorted(names - {CONFIG_NAME, TENSORS_NAME, CARD_NAME})
     if foreign:
-        raise InputError(
+        return (
             f"{path} also holds {', '.join(foreign)}, which overwriting would delete; move it or choose another --out"
         )
     if Path.cwd().is_relative_to(target):
-        raise InputError(
-            f"{path} is the folder you are in, which cannot be replaced; leave it first or choose another --out"
-        )
+        return f"{path} is the folder you are in, which cannot be replaced; leave it first or choose another --out"
+    return None
 
 
 def _put(finished: Path, target: Path, aside: Path, *, overwrite: bool) -> None:
@@ -182,7 +200,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path} is missing; fetch or fit the vector again")
     try:
-        return safetensors.torch.load_file(path)
+        return safetensors.torch.load(path.read_bytes())
     except (SafetensorError, ValueError) as error:
         raise InputError(
             f"{path} is truncated or no safetensors file ({error}); fetch or fit the vector again"
@@ -191,7 +209,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _build(config: Mapping[str, JSON], tensors: Mapping[str, Tensor]) -> SteeringVector:
     model = cast("dict[str, JSON]", config["model"])
-    card = ModelCard(**{**model, "prefix_ids": tuple(tensors[PREFIX_TENSOR].tolist())})  # pyright: ignore[reportArgumentType]
+    card = ModelCard(**{**model, "prefix_ids": tuple(tensors[PREFIX_TENSOR].tolist())})
     edits = []
     for index, entry in enumerate(cast("list[dict[str, JSON]]", config["interventions"])):
         start = f"interventions.{index}."
@@ -210,7 +228,7 @@ def _build(config: Mapping[str, JSON], tensors: Mapping[str, Tensor]) -> Steerin
 
 
 def _check_complete(vector: SteeringVector, config: Mapping[str, JSON], tensors: Mapping[str, Tensor]) -> None:
-    """Raise InputError unless the vector, written again, gives the files it was read from: nothing unknown, nothing bent."""
+    """Raise InputError unless the vector, written again, gives the files it was read from: nothing bent or unknown."""
     written = tensors_of(vector)
     if written.keys() != tensors.keys():
         raise InputError(f"missing or unknown tensors {sorted(written.keys() ^ tensors.keys())}")

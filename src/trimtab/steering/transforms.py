@@ -23,16 +23,26 @@ class Transform(Protocol):
     kind: ClassVar[str]
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Width d of the states it edits."""
+        ...
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """Number of directions r."""
+        ...
 
-    def __call__(self, h: Tensor) -> Tensor: ...
+    def __call__(self, h: Tensor) -> Tensor:
+        """T(h): (..., d) -> (..., d)."""
+        ...
 
-    def to(self, device: torch.device) -> Self: ...
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        ...
 
-    def tensors(self) -> dict[str, Tensor]: ...
+    def tensors(self) -> dict[str, Tensor]:
+        """What the file format stores, by name."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,19 +62,24 @@ class Add:
 
     @property
     def width(self) -> int:
+        """Width d of the states it edits."""
         return self.vector.shape[0]
 
     @property
     def rank(self) -> int:
+        """Number of directions r."""
         return 1
 
     def __call__(self, h: Tensor) -> Tensor:
+        """T(h): (..., d) -> (..., d)."""
         return h + self.vector.to(h.dtype)
 
     def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         return type(self)(self.vector.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
+        """What the file format stores, by name."""
         return {"vector": self.vector}
 
 
@@ -102,10 +117,12 @@ class Clamp:
 
     @property
     def width(self) -> int:
+        """Width d of the states it edits."""
         return self.directions.shape[1]
 
     @property
     def rank(self) -> int:
+        """Number of directions r."""
         return self.directions.shape[0]
 
     def coordinates(self, h: Tensor) -> Tensor:
@@ -113,6 +130,7 @@ class Clamp:
         return h @ self.directions.to(h.dtype).T
 
     def __call__(self, h: Tensor) -> Tensor:
+        """T(h): (..., d) -> (..., d)."""
         missing = self.values.to(h.dtype) - self.coordinates(h)
         return h + (missing @ self.gram_inverse.to(h.dtype)) @ self.directions.to(h.dtype)
 
@@ -121,9 +139,11 @@ class Clamp:
         return Clamp(self.directions, values.to(self.directions.device))
 
     def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         return type(self)(self.directions.to(device), self.values.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
+        """What the file format stores, by name."""
         return {"directions": self.directions, "values": self.values}
 
 
@@ -147,20 +167,25 @@ class Ablate:
 
     @property
     def width(self) -> int:
+        """Width d of the states it edits."""
         return self.directions.shape[1]
 
     @property
     def rank(self) -> int:
+        """Number of directions r."""
         return self.directions.shape[0]
 
     def __call__(self, h: Tensor) -> Tensor:
+        """T(h): (..., d) -> (..., d)."""
         w = self.directions.to(h.dtype)
         return h - ((h @ w.T) @ self.gram_inverse.to(h.dtype)) @ w
 
     def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         return type(self)(self.directions.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
+        """What the file format stores, by name."""
         return {"directions": self.directions}
 
 
@@ -186,21 +211,26 @@ class NullOut:
 
     @property
     def width(self) -> int:
+        """Width d of the states it edits."""
         return self.vector.shape[0]
 
     @property
     def rank(self) -> int:
+        """Number of directions r."""
         return 1
 
     def __call__(self, h: Tensor) -> Tensor:
+        """T(h): (..., d) -> (..., d)."""
         v = self.vector.to(h.dtype)
         excess = torch.relu(h @ v + self.bias.to(h.dtype)) / (v @ v)
         return h - excess[..., None] * v
 
     def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         return type(self)(self.vector.to(device), self.bias.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
+        """What the file format stores, by name."""
         return {"vector": self.vector, "bias": self.bias}
 
 
@@ -230,21 +260,26 @@ class Affine:
 
     @property
     def width(self) -> int:
+        """Width d of the states it edits."""
         return self.bias.shape[0]
 
     @property
     def rank(self) -> int:
+        """Number of directions r."""
         return self.bias.shape[0]
 
     def __call__(self, h: Tensor) -> Tensor:
+        """T(h): (..., d) -> (..., d)."""
         weight = self.weight.to(h.dtype)
         moved = h * weight if weight.dim() == 1 else h @ weight.T
         return moved + self.bias.to(h.dtype)
 
     def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         return type(self)(self.weight.to(device), self.bias.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
+        """What the file format stores, by name."""
         return {"weight": self.weight, "bias": self.bias}
 
 

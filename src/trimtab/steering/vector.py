@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
+from trimtab.steering.checks import check_ids
 from trimtab.steering.content import JSON, content_hash
 from trimtab.steering.factors import DIRECTIONS, Factors, check_direction, check_multiplier
 from trimtab.steering.intervention import Intervention, Steering
@@ -36,7 +37,7 @@ class ModelCard:
         source_tokens: The `--source-tokens` given, or None for the assistant header of the template.
 
     Raises:
-        InputError: A width or depth that no model has.
+        InputError: A width or depth that no model has, or prefix ids that are no whole numbers.
     """
 
     id: str
@@ -53,6 +54,7 @@ class ModelCard:
             size = getattr(self, name)
             if not isinstance(size, int) or size < 1:
                 raise InputError(f"{name} of the model is {size!r}; it must be a whole number of at least 1")
+        object.__setattr__(self, "prefix_ids", check_ids("prefix_ids", self.prefix_ids))
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Edit:
 class SteeringVector:
     """A concept as something that can be brought out (`elicit`) and taken away (`suppress`).
 
-    The multiplier m is absolute: 1 = as learned from data, omitted = the calibrated one if stored, else 1. For clamps it
-    moves the clamped value along the gap between the two classes (see `Factors.value`), for other transforms it
+    The multiplier m is absolute: 1 = as learned from data, omitted = the calibrated one if stored, else 1. For clamps
+    it moves the clamped value along the gap between the two classes (see `Factors.value`), for other transforms it
     multiplies their strength. m = 0 is the other class's own value, not "off": off is no steering at all.
 
     Args:
@@ -119,7 +121,7 @@ class SteeringVector:
     method: str
     model: ModelCard
     edits: tuple[Edit, ...]
-    directions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {name: (0,) for name in DIRECTIONS})
+    directions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS, (0,)))
     multipliers: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, JSON] = field(default_factory=dict)
     provenance: Mapping[str, JSON] = field(default_factory=dict)
@@ -129,7 +131,7 @@ class SteeringVector:
             raise InputError("a vector needs at least one edit and one direction")
         for name, indices in self.directions.items():
             check_direction(name)
-            if not indices or not all(0 <= index < len(self.edits) for index in indices):
+            if not indices or not all(isinstance(index, int) and 0 <= index < len(self.edits) for index in indices):
                 raise InputError(
                     f"direction {name!r} names edits {list(indices)} but the vector holds {len(self.edits)}"
                 )

@@ -1,0 +1,130 @@
+"""The blocks above a site with less work give what they give with all of it."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.families import FAMILIES, model_of
+from trimtab.fitting.trainer import scored_chunks
+from trimtab.models.layout import check_layout, find_layout
+from trimtab.models.split import SplitModel, frozen
+from trimtab.models.upper import UpperBlocks
+
+PREFIX = (1, 3, 5)
+ROWS = torch.tensor([0, 0, 1, 2, 2, 2])
+COLUMNS = torch.tensor([4, 5, 2, 0, 1, 6])
+
+
+@pytest.fixture
+def upper_of():
+    def build(name, prefix=PREFIX, layer=1):
+        hf = model_of(name)
+        split = SplitModel(hf, check_layout(hf, find_layout(hf)))
+        return hf, split, UpperBlocks(split, layer, prefix, torch.device("cpu"))
+
+    return build
+
+
+def states_for(hf, columns=7):
+    width = hf.config.get_text_config().hidden_size
+    return torch.randn(3, columns, width, generator=torch.Generator().manual_seed(0))
+
+
+def plain(split, upper, states, layer=1):
+    prefix = split.trunk(torch.tensor([PREFIX]), layer).expand(3, -1, -1)
+    return split.upper(torch.cat([prefix, states], dim=1), layer)[ROWS, COLUMNS + len(PREFIX)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_values_and_gradients_are_those_of_the_plain_way(upper_of, name):
+    hf, split, upper = upper_of(name)
+    states = states_for(hf)
+    with frozen(hf):
+        short, long = states.clone().requires_grad_(), states.clone().requires_grad_()
+        for _ in range(2):  # the first call proves the shortcuts, the second only uses them
+            got = upper(short, ROWS, COLUMNS)
+        wanted = plain(split, upper, long)
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+        weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1))
+        (got * weights).sum().backward()
+        (wanted * weights).sum().backward()
+    torch.testing.assert_close(short.grad, long.grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+def test_both_shortcuts_are_taken(upper_of, name):
+    hf, split, upper = upper_of(name)
+    with frozen(hf):
+        upper(states_for(hf), ROWS, COLUMNS)
+        seen = []
+        mlp = split.layout.blocks[-1].get_submodule("mlp")
+        handle = mlp.register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape[:2])))
+        upper(states_for(hf), ROWS, COLUMNS)
+        handle.remove()
+    assert upper._shortcuts == (True, True)
+    assert seen == [(1, len(ROWS))]
+
+
+def test_a_shortcut_that_gives_something_else_is_not_taken(upper_of, monkeypatch):
+    hf, split, upper = upper_of("llama")
+    known = split.keys_and_values
+
+    def wrong(ids):
+        cache = known(ids)
+        for layer in cache.layers:
+            layer.keys = layer.keys + 1.0
+        return cache
+
+    monkeypatch.setattr(split, "keys_and_values", wrong)
+    with frozen(hf):
+        got = upper(states_for(hf), ROWS, COLUMNS)
+        wanted = plain(split, upper, states_for(hf))
+    assert upper._shortcuts == (False, True)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_shortcut_that_fails_is_not_taken(upper_of, monkeypatch):
+    hf, split, upper = upper_of("llama")
+
+    def refuse(ids):
+        raise ValueError("no cache in this family")
+
+    monkeypatch.setattr(split, "keys_and_values", refuse)
+    with frozen(hf):
+        upper(states_for(hf), ROWS, COLUMNS)
+    assert upper._shortcuts == (False, True)
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_no_prefix_and_the_outermost_layers(upper_of, layer):
+    hf, split, upper = upper_of("llama", prefix=(), layer=layer)
+    with frozen(hf):
+        got = upper(states_for(hf), ROWS, COLUMNS)
+        wanted = split.upper(states_for(hf), layer)[ROWS, COLUMNS]
+    assert upper.prefix_length == 0
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_stays_on_the_model(upper_of):
+    hf, split, upper = upper_of("llama")
+    blocks = list(split.layout.blocks)
+    with frozen(hf):
+        upper(states_for(hf), ROWS, COLUMNS)
+    assert list(split.layout.blocks) == blocks
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in hf.modules())
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(-1, 32))
+def test_chunks_tile_the_tokens_and_long_runs_stay_apart(sizes, most):
+    chunks = scored_chunks(sizes, most)
+    assert [start for start, _ in chunks[:1]] == [0] * bool(sizes)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(chunks))
+    assert (chunks[-1][1] if chunks else 0) == sum(sizes)
+    assert all(0 < end - start <= max(1, most) for start, end in chunks)
+    offsets = list(itertools.accumulate(sizes, initial=0))
+    for size, offset in zip(sizes, offsets, strict=False):
+        if 2 * size > max(1, most):
+            assert not any(start < offset < end or start < offset + size < end for start, end in chunks)
