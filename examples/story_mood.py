@@ -85,14 +85,16 @@ def main() -> None:
     happy, sad = [str(pair.positive_input) for pair in test], [str(pair.negative_input) for pair in test]
     rows: list[tuple[str, tt.Steering | None]] = [("plain", None)]
     for multiplier in options.multipliers:
-        rows += [(f"elicit {multiplier:g}", vector.elicit(multiplier)), (f"suppress {multiplier:g}", vector.suppress(multiplier))]
+        rows.append((f"elicit {multiplier:g}", vector.elicit(multiplier)))
+        rows.append((f"suppress {multiplier:g}", vector.suppress(multiplier)))
     print(f"{'':12}{'lift happy':>12}{'lift sad':>12}{'lift neutral':>14}{'perplexity':>12}")
     for name, steering in rows:
         lifts = [lift(model, prompts, steering) for prompts in (happy, sad, NEUTRAL)]
         texts = model.generate(STORIES, steering=steering, max_new_tokens=40)
         print(f"{name:12}{lifts[0]:12.2f}{lifts[1]:12.2f}{lifts[2]:14.2f}{perplexity(model, STORIES, texts):12.2f}")
     sampled = model.generate(STORIES, max_new_tokens=40, temperature=1.0)
-    print(f"perplexity of the plain model's own text sampled at temperature 1: {perplexity(model, STORIES, sampled):.2f}")
+    own = perplexity(model, STORIES, sampled)
+    print(f"perplexity of the plain model's own text sampled at temperature 1: {own:.2f}")
     for name, steering in rows[:3]:
         print(f"\n{name}: {NEUTRAL[0]}{model.generate([NEUTRAL[0]], steering=steering, max_new_tokens=40)[0]}")
 

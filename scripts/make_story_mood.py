@@ -2,9 +2,9 @@
 
     python scripts/make_story_mood.py
 
-Every pair tells a happy and a sad event of the same child, names the mood, and stops where the next word must take it up
-("She was so"): the state of the last prompt token then carries the mood, which is what interchange needs. The same stem ends
-both sides. The outputs are the words that follow. `story-mood-test` has other children, events and words.
+Every pair tells a happy and a sad event of the same child, names the mood, and stops where the next word must take it
+up ("She was so"): the state of the last prompt token then carries the mood, which is what interchange needs. The same
+stem ends both sides. The outputs are the words that follow. `story-mood-test` has other children, events and words.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ TEST = [
     ("Jane", "She", "Jane planted a seed and it grew.", "Jane's little plant did not grow."),
     ("Paul", "He", "Paul hugged his fluffy bunny.", "Paul's fluffy bunny hopped away."),
 ]
-TRAIN_MOODS = (("was very happy", "was very sad"), ("smiled and laughed", "started to cry"), ("was so glad", "was so upset"))
+TRAIN_MOODS = (
+    ("was very happy", "was very sad"),
+    ("smiled and laughed", "started to cry"),
+    ("was so glad", "was so upset"),
+)
 TEST_MOODS = (("had a lot of fun", "felt very bad"), ("clapped and laughed", "cried and cried"))
 TRAIN_STEMS = ("was so", "felt", "was very", "was")
 TEST_STEMS = ("was so", "felt very")

@@ -23,7 +23,7 @@ from tests.families import (
 from trimtab.errors import InputError
 from trimtab.models import steer
 from trimtab.models.tiny import tiny_model
-from trimtab.steering import Ablate, Add, Clamp, Intervention, Positions, ProjectionGate, Site, Steering
+from trimtab.steering import Ablate, Add, Clamp, Intervention, Positions, ProjectionGate, Site, SiteEdit, Steering
 
 IDS = ids_of(2, 7)
 
@@ -213,6 +213,16 @@ class TestHalfPrecision:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             raw, steered = states(hf, steering(formula.transform, edit(Clamp(C, torch.tensor(1.0)), 2)))
         torch.testing.assert_close(steered, formula.plain(raw), rtol=1e-4, atol=1e-4)
+
+    def test_what_is_not_edited_is_not_even_computed_with(self):
+        """Zero times infinity is no number, and minus zero plus zero is plus zero."""
+        h = normal(1, 4, WIDTH)
+        h[0, 0], h[0, 1], h[0, 2] = torch.inf, -0.0, torch.nan
+        mask = torch.tensor([[False, False, False, True]])
+        for name in TRANSFORMS:
+            done = SiteEdit.build([edit(TRANSFORMS[name](WIDTH).transform)], h.device)(h, [mask])
+            assert torch.equal(done.view(torch.int32)[:, :3], h.view(torch.int32)[:, :3])
+            assert torch.isfinite(done[:, 3]).all()
 
     def test_double_stays_double(self):
         hf, _ = tiny_model("llama", dtype=torch.float64)

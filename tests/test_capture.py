@@ -208,6 +208,8 @@ def known(request):
     head = torch.zeros(512, WIDTH)
     head[:WIDTH] = torch.eye(WIDTH)
     hf.lm_head.weight = torch.nn.Parameter(head)
+    if request.param == "gpt2":  # what the norm adds to every state promotes nothing
+        hf.transformer.ln_f.bias = torch.nn.Parameter(5 * normal(WIDTH, seed=9))
     return Model(hf, tokenizer)
 
 

@@ -15,7 +15,7 @@ from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.cache import CachePlan
 from trimtab.fitting.engine import fit_interchange
 from trimtab.methods import METHODS, find_method, fit
-from trimtab.models import Model
+from trimtab.models import Model, steer
 from trimtab.models.tiny import FAMILIES, tiny_model
 from trimtab.progress import Progress
 from trimtab.steering import Clamp, Site, SteeringVector
@@ -459,6 +459,11 @@ class TestFace:
     def test_no_pairs(self, model):
         with pytest.raises(InputError, match="no pairs to learn from"):
             run(model, PairSet([]))
+
+    def test_a_model_that_is_being_steered(self, model):
+        vector = run(model, PairSet(PAIRS))
+        with steer(model.hf, vector), pytest.raises(InputError, match="being steered"):
+            run(model, PairSet(PAIRS))
 
     def test_positions_that_pick_nothing(self, model):
         short = PairSet([replace(pair, positive_output="!", negative_output="?") for pair in PAIRS])

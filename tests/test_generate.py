@@ -93,8 +93,12 @@ class TestGreedy:
 
     def test_progress_and_no_prompts(self, llama):
         seen = []
-        answers(llama, batch_size=2, on_batch=lambda done, total: seen.append((done, total)))
-        assert seen == [(2, 5), (4, 5), (5, 5)]
+        texts = answers(llama, batch_size=2, progress=seen.append)
+        columns = seen[-1].total // 3
+        assert [step.done for step in seen] == sorted({step.done for step in seen})
+        assert seen[-1].done == seen[-1].total == 3 * columns
+        assert len(seen) > 3
+        assert texts == answers(llama)
         assert answers(llama, []) == []
 
 

@@ -224,6 +224,8 @@ class TestParts:
         """XLNet's are (tokens, rows, width), with nothing else to show it."""
         sizes = {"d_model": WIDTH, "n_layer": DEPTH, "n_head": 4, "d_inner": WIDTH}
         hf = AutoModelForCausalLM.from_config(AutoConfig.for_model("xlnet", vocab_size=512, **sizes)).eval()
+        with pytest.raises(InputError, match=r"state is \(8, 1, 64\), not \(rows, tokens, width\)"):
+            check_layout(hf, find_layout(hf))
         with (
             pytest.raises(InputError, match=r"is \(5, 2, 64\), not \(rows, tokens, width\)"),
             steer(hf, steering(Add(normal(WIDTH)))),

@@ -1,4 +1,4 @@
-"""Real input, end to end through the command line: refusal pairs, and story models that nobody of this project trained."""
+"""Real input through the command line: refusal pairs, and story models that nobody of this project trained."""
 
 import json
 
@@ -38,7 +38,8 @@ def test_refusal_pairs_on_the_parity_checkpoint(shared, tmp_path, capsys):
     transform = steering.interventions[0].transform
     coordinates = states.float() @ transform.directions[0]
     prefix = len(loaded.chat.prefix_ids)
-    assert coordinates[prefix:].tolist() == pytest.approx([float(transform.values[0])] * (len(rows[0]) - prefix), abs=1e-4)
+    wanted = [float(transform.values[0])] * (len(rows[0]) - prefix)
+    assert coordinates[prefix:].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.slow

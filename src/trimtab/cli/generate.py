@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trimtab.cli.options import Device, Dtype, Force, Json, ModelName, SourceTokens, given
 from trimtab.cli.output import emit_json, say
-from trimtab.cli.progress import counted, show_progress
+from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
 from trimtab.errors import InputError
 
@@ -95,7 +95,7 @@ def generate(
             system=system,
             raw=raw,
             force=force,
-            on_batch=counted("generate", progress),
+            progress=progress,
             **settings,
         )
     if json_output:

@@ -1,8 +1,7 @@
 """Progress of long work: a bar on a terminal, now and then a line elsewhere; nothing for work of a moment."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -38,12 +37,6 @@ def show_progress() -> Iterator[ProgressCallback]:
         yield _Bars(bars)
     finally:
         bars.stop()
-
-
-def counted(stage: str, progress: ProgressCallback) -> Callable[[int, int], None]:
-    """A callback of (done, total) for library functions that only count, timed from now."""
-    started = time.monotonic()
-    return lambda done, total: progress(Progress(stage, done, total, time.monotonic() - started))
 
 
 def _is_long(progress: Progress) -> bool:

@@ -21,6 +21,7 @@ from trimtab.fitting.order import Array, example_order, start_directions
 from trimtab.fitting.settings import TrainSettings
 from trimtab.fitting.traces import check_trace, write_trace
 from trimtab.fitting.trainer import DivergedError, InterchangeTrainer, Objective, Trace
+from trimtab.models.apply import is_steered
 from trimtab.models.model import Model
 from trimtab.models.split import SplitModel, frozen
 from trimtab.progress import ProgressCallback
@@ -84,6 +85,10 @@ def fit_interchange(
     """
     began = time.monotonic()
     model.check_layer(settings.layer)
+    if is_steered(model.layout):
+        raise InputError(
+            "this model is being steered; leave steer() before fitting, or the vector learns the steered model"
+        )
     if not pairs:
         raise InputError(f"no pairs to learn from in {pairs.source!r}; give at least one")
     if options.trace is not None:

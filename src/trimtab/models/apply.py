@@ -53,7 +53,7 @@ def steer(
             site the model does not have, or (in a forward) a batch that does not fit the entries.
     """
     layout = find_layout(hf)
-    if any(isinstance(hook, _Enter) for hook in layout.stack._forward_pre_hooks.values()):
+    if is_steered(layout):
         raise InputError("this model is being steered already; compose vectors instead: a.elicit() + b.suppress()")
     single = not isinstance(what, Sequence)
     entries = [what] if single else what
@@ -72,6 +72,11 @@ def steer(
             _renew_forward(undo, layout.stack)
             _no_compile(undo, layout.model)
         yield
+
+
+def is_steered(layout: Layout) -> bool:
+    """Whether a `steer()` of this model is open."""
+    return any(isinstance(hook, _Enter) for hook in layout.stack._forward_pre_hooks.values())
 
 
 def _resolve(entry: Row, direction: str, multiplier: float | None, scale: str) -> Steering | None:

@@ -130,6 +130,9 @@ def check_layout(hf: PreTrainedModel, layout: Layout) -> CheckedLayout:
         raise InputError(
             f"{name}: the modules in {layout.path} do not run once each in order; this layout is not supported"
         )
+    if outputs[0].shape != (*ids.shape, layout.hidden_size):
+        shape = tuple(outputs[0].shape)
+        raise InputError(f"{name}: a block's state is {shape}, not (rows, tokens, width); this layout is not supported")
     if any(not _same(a, b) for a, b in zip(outputs[:-1], inputs[1:], strict=True)):
         raise InputError(f"{name}: a block's input is not the block before's output; this layout is not supported")
     if not _same(outputs[-1][:, :-1], state_of(other.block_outputs[-1])[:, :-1]):

@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub import is_offline_mode
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.errors import InputError, NetworkError
 from trimtab.models.model import Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_NETWORK_WORDS = ("connect", "connection", "timed out", "timeout", "proxy", "resolve", "unreachable", "503", "502")
 
 
 def load_model(
@@ -68,18 +74,32 @@ def load_model(
 
 
 def _explained(name: str, error: Exception) -> InputError | NetworkError:
-    """The error to show for one of transformers' own."""
+    """The error to show for one of transformers' own, judged by what the Hub's client raised beneath it."""
     first = " ".join(str(error).split())[:200]
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if isinstance(error, OSError) and not looks_local and not Path(name).exists():
-        if any(word in first.lower() for word in _NETWORK_WORDS):
-            return NetworkError(f"cannot reach the Hub for {name!r}: {first}")
-        return InputError(
-            f"unknown model {name!r}: neither a directory here nor a model on the Hub that can be read ({first})"
-        )
-    if not Path(name).exists():
+    if Path(name).exists():
+        return InputError(f"cannot load {name!r} as a causal language model: {first}")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
         return InputError(f"unknown model {name!r}: there is no such directory; give a model directory or a Hub id")
+    beneath = list(_chain(error))
+    if any(isinstance(cause, GatedRepoError) for cause in beneath):
+        return InputError(f"model {name!r} is gated: accept its terms on the Hub and log in with `hf auth login`")
+    if any(isinstance(cause, (RepositoryNotFoundError, HFValidationError)) for cause in beneath):
+        return InputError(f"unknown model {name!r}: neither a directory here nor a model on the Hub; check its name")
+    if any(isinstance(cause, LocalEntryNotFoundError) for cause in beneath):
+        if is_offline_mode():
+            return InputError(
+                f"unknown model {name!r}: no directory here, not in the Hub's cache, and the Hub is switched off "
+                "(HF_HUB_OFFLINE); give a model directory or switch it on"
+            )
+        return NetworkError(f"model {name!r} is no directory here, and the Hub cannot be reached to look for it")
     return InputError(f"cannot load {name!r} as a causal language model: {first}")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _device(device: str | torch.device | None) -> torch.device:

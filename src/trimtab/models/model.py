@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +13,8 @@ from trimtab.models.apply import Row, steer
 from trimtab.models.chat import ChatFormat, Prompt, RenderedPrompt
 from trimtab.models.compat import require_fit
 from trimtab.models.layout import CheckedLayout, check_layout, evaluating, find_layout
-from trimtab.models.sampling import GumbelSampling
+from trimtab.models.sampling import GenerationProgress, GumbelSampling
+from trimtab.progress import ProgressCallback
 from trimtab.steering import ModelCard, Steering, SteeringVector
 
 GREEDY = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
@@ -107,7 +108,7 @@ class Model:
         seed: int = 0,
         batch_size: int = 8,
         force: bool = False,
-        on_batch: Callable[[int, int], None] | None = None,
+        progress: ProgressCallback | None = None,
     ) -> list[str]:
         """Answer prompts, each row steered in its own way; the same row gives the same text in any batch.
 
@@ -122,7 +123,7 @@ class Model:
             seed: Row k draws from a generator seeded with seed + k.
             batch_size: Rows a forward.
             force: Let a vector made with another prefix or template pass.
-            on_batch: Called with prompts done and prompts in all after each batch.
+            progress: Told of every token column; a batch that stops early counts as if it had run to `max_new_tokens`.
 
         Returns:
             The generated texts, without prompt and special tokens.
@@ -139,13 +140,16 @@ class Model:
         for row in rows:
             self._check_prefix(row, force=force)
         rendered = [self._render(prompt, system, raw=raw) for prompt in prompts]
+        starts = range(0, len(rendered), batch_size)
+        columns = GenerationProgress(progress, len(starts), max_new_tokens)
         texts: list[str] = []
-        for start in range(0, len(rendered), batch_size):
+        for start in starts:
             batch = rendered[start : start + batch_size]
             seeds = range(seed + start, seed + start + len(batch))
-            texts += self._generate_batch(batch, rows[start : start + batch_size], max_new_tokens, temperature, seeds)
-            if on_batch is not None:
-                on_batch(len(texts), len(rendered))
+            noise = [GumbelSampling(temperature, seeds)] if temperature > 0 else []
+            processors = LogitsProcessorList([*noise, columns])
+            texts += self._generate_batch(batch, rows[start : start + batch_size], max_new_tokens, processors)
+            columns.end_batch()
         return texts
 
     def _check_prefix(self, row: Row, *, force: bool) -> None:
@@ -168,8 +172,7 @@ class Model:
         batch: Sequence[RenderedPrompt],
         rows: Sequence[Row],
         max_new: int,
-        temperature: float,
-        seeds: Sequence[int],
+        processors: LogitsProcessorList,
     ) -> list[str]:
         longest = max(len(prompt.ids) for prompt in batch)
         limit = self.context_length
@@ -184,13 +187,12 @@ class Model:
         for k, prompt in enumerate(batch):
             ids[k, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[k, longest - len(prompt.ids) :] = 1
-        noise = LogitsProcessorList([GumbelSampling(temperature, seeds)] if temperature > 0 else [])
         with steer(self.hf, rows), evaluating(self.hf):
             output = self.hf.generate(  # pyright: ignore[reportCallIssue]
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 max_new_tokens=max_new,
-                logits_processor=noise,
+                logits_processor=processors,
                 pad_token_id=pad,
                 **GREEDY,
             )

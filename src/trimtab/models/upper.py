@@ -1,8 +1,9 @@
 """Run only the blocks above a site, leaving out every piece of work that cannot reach a scored token.
 
-Three things need not be done in a training step: blocks below the site (their output is known), the template prefix that all
-sequences share and nobody edits (its keys and values are known), and, in the last block, everything after the attention on
-tokens that are not scored. Each shortcut is tried once against the plain way, and used only if it gives the same.
+Three things need not be done in a training step: blocks below the site (their output is known), the template prefix
+that all sequences share and nobody edits (its keys and values are known), and, in the last block, everything after the
+attention on tokens that are not scored. Each shortcut is tried once against the plain way, and used only if it gives
+the same.
 
 Letters: b batch, s tokens after the prefix, d hidden, n scored tokens.
 """
