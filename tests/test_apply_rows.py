@@ -29,6 +29,7 @@ from tests.families import (
 )
 from trimtab.errors import InputError
 from trimtab.models import ChatFormat, steer
+from trimtab.models.tiny import tiny_model
 from trimtab.steering import Add, Clamp, Positions
 
 PREFIX = (1, 30, 31)
@@ -458,7 +459,9 @@ class TestConversations:
             plain = hf.generate(ids, **settings)
             with seeing_edits(hf, "llama") as edits:
                 guessed = hf.generate(ids, prompt_lookup_num_tokens=3, **settings)
-        assert guessed.tolist() == plain.tolist()
+            helped = hf.generate(ids, assistant_model=tiny_model("llama", n_blocks=2).hf, **settings)
+            early = hf.generate(ids, assistant_early_exit=2, **settings)  # a generate of the model within its generate
+        assert guessed.tolist() == helped.tolist() == early.tolist() == plain.tolist()
         assert max(found.shape[1] for found in edits[1:]) > 1 or edits[0].shape[1] > ids.shape[1]
         for k, found in enumerate(edits):
             in_prompt = ids.shape[1] if k == 0 else 0

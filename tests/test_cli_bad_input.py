@@ -496,8 +496,10 @@ class TestOtherExits:
 
         return call
 
-    def test_a_hub_out_of_reach(self, capsys):
-        assert main(["generate", "--model", "no-such/model", "Hello"]) == 3
+    @pytest.mark.parametrize(("switched_off", "code"), [(False, 3), (True, 2)])
+    def test_a_hub_out_of_reach(self, capsys, monkeypatch, switched_off, code):
+        monkeypatch.setattr("trimtab.models.load.is_offline_mode", lambda: switched_off)
+        assert main(["generate", "--model", "no-such/model", "Hello"]) == code
         stdout, stderr = capsys.readouterr()
         assert stdout == ""
         assert stderr.count("\n") == 1
