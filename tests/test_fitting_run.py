@@ -134,6 +134,21 @@ class TestAgainstTheNaiveLoop:
         wanted = naive.factors(directions(made), positive).tolist()
         assert made.edits[0].factors.positive.mean == pytest.approx(wanted, abs=1e-4)
 
+    def test_without_a_template_and_with_an_empty_prompt(self, tmp_path, monkeypatch):
+        """The prefix is BOS alone, and where the prompt is nothing more, it is scored."""
+        hf, tokenizer = tiny_model("llama", hidden_size=WIDTH, n_blocks=4, seed=1, chat=False)
+        monkeypatch.setattr(naive_cdas, "prompt_ids", lambda tokenizer, text: tokenizer(text)["input_ids"])
+        monkeypatch.setattr(naive_cdas, "source_position", lambda tokenizer, ids: len(ids) - 1)
+        plain = [replace(pair, positive_output="!" * (k + 1)) for k, pair in enumerate(PAIRS)]
+        plain[1] = replace(plain[1], negative_input="")
+        naive = naive_cdas.Naive(hf, tokenizer, layer=1)
+        assert naive.prefix == len(naive_cdas.prompt_ids(tokenizer, "")) == 1
+        wanted = naive_cdas.train(naive, plain, start(), ORDER, batch_size=2, lr=0.04)
+        rest = {"init": start(), "order": np.array(ORDER)}
+        _, trace = run(Model(hf, tokenizer, name="plain"), PairSet(plain), tmp=tmp_path, lr=0.04, **rest)
+        assert np.abs(trace["jsd"] - wanted["jsd"].numpy()).max() < 1e-6
+        assert cosines(trace["vecs"], wanted["vecs"][:, 0]).min() > 1 - 1e-5
+
     @pytest.mark.parametrize("layer", [0, 3])
     def test_at_the_first_and_the_last_block(self, model, pairs, tmp_path, layer):
         naive = naive_cdas.Naive(model.hf, model.tokenizer, layer=layer)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.families import FAMILIES, model_of
-from trimtab.fitting.trainer import scored_chunks
+from trimtab.fitting.items import Item
+from trimtab.fitting.trainer import scored_chunks, shared_prefix
 from trimtab.models.layout import check_layout, find_layout
 from trimtab.models.split import SplitModel, frozen
 from trimtab.models.upper import UpperBlocks
@@ -128,3 +129,15 @@ def test_chunks_tile_the_tokens_and_long_runs_stay_apart(sizes, most):
     for size, offset in zip(sizes, offsets, strict=False):
         if 2 * size > max(1, most):
             assert not any(start < offset < end or start < offset + size < end for start, end in chunks)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "prompts", "shared"),
+    [((3, 3), (9, 9), 3), ((3, 1), (9, 9), 1), ((3, 3), (9, 3), 2), ((1, 1), (1, 5), 0), ((0, 3), (9, 9), 0)],
+)
+def test_the_shared_prefix_stops_where_a_row_differs_or_is_scored(prefixes, prompts, shared):
+    items = [
+        Item(tuple(range(prompt)), tuple(range(prompt)), prompt, prompt, prompt - 1, prefix, 1)
+        for prefix, prompt in zip(prefixes, prompts, strict=True)
+    ]
+    assert shared_prefix(items) == shared

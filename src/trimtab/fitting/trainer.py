@@ -88,7 +88,7 @@ class InterchangeTrainer:
                 f"positions {settings.positions!r} pick no token of any pair; use 'all', or longer responses"
             )
 
-        shared = _shared_prefix(items, self._masks)
+        shared = shared_prefix(items)
         self._upper = UpperBlocks(model, settings.layer, items[0].base[:shared], cache.sources.device)
 
     def run(self, start: Tensor, order: Tensor, progress: ProgressCallback | None = None) -> Trace:
@@ -200,12 +200,9 @@ def scored_chunks(sizes: Sequence[int], most: int) -> list[tuple[int, int]]:
     return [*chunks, (start, end)] if end > start else chunks
 
 
-def _shared_prefix(items: Sequence[Item], masks: Sequence[Tensor]) -> int:
-    """Leading base tokens that all items have in common, that nobody edits, and before which nothing is scored."""
-    common = min(item.prefix for item in items)
-    edited = min(int(mask.int().argmax()) if mask.any() else len(mask) for mask in masks)
-    scored = min(item.scored.start for item in items)
-    return min(common, edited, scored)
+def shared_prefix(items: Sequence[Item]) -> int:
+    """Leading base tokens that all items share and nobody edits: template prefix, as far as nothing in it is scored."""
+    return min(min(item.prefix, item.scored.start) for item in items)
 
 
 def _edit_mask(item: Item, positions: Positions) -> Tensor:
