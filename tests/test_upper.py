@@ -12,7 +12,7 @@ from trimtab.fitting.items import Item
 from trimtab.fitting.trainer import scored_chunks, shared_prefix
 from trimtab.models.layout import check_layout, find_layout
 from trimtab.models.split import SplitModel, frozen
-from trimtab.models.upper import UpperBlocks
+from trimtab.models.upper import Shortcuts, UpperBlocks
 
 PREFIX = (1, 3, 5)
 ROWS = torch.tensor([0, 0, 1, 2, 2, 2])
@@ -45,8 +45,8 @@ def test_values_and_gradients_are_those_of_the_plain_way(upper_of, name):
     states = states_for(hf)
     with frozen(hf):
         short, long = states.clone().requires_grad_(), states.clone().requires_grad_()
-        for _ in range(2):  # the first call proves the shortcuts, the second only uses them
-            got = upper(short, ROWS, COLUMNS)
+        upper.prove(states, ROWS, COLUMNS)
+        got = upper(short, ROWS, COLUMNS)
         wanted = plain(split, upper, long)
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
         weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1))
@@ -59,13 +59,13 @@ def test_values_and_gradients_are_those_of_the_plain_way(upper_of, name):
 def test_both_shortcuts_are_taken(upper_of, name):
     hf, split, upper = upper_of(name)
     with frozen(hf):
-        upper(states_for(hf), ROWS, COLUMNS)
+        upper.prove(states_for(hf), ROWS, COLUMNS)
         seen = []
         mlp = split.layout.blocks[-1].get_submodule("mlp")
         handle = mlp.register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape[:2])))
         upper(states_for(hf), ROWS, COLUMNS)
         handle.remove()
-    assert upper._shortcuts == (True, True)
+    assert upper._shortcuts == Shortcuts(past=True, thin=True)
     assert seen == [(1, len(ROWS))]
 
 
@@ -81,9 +81,10 @@ def test_a_shortcut_that_gives_something_else_is_not_taken(upper_of, monkeypatch
 
     monkeypatch.setattr(split, "keys_and_values", wrong)
     with frozen(hf):
+        upper.prove(states_for(hf), ROWS, COLUMNS)
         got = upper(states_for(hf), ROWS, COLUMNS)
         wanted = plain(split, upper, states_for(hf))
-    assert upper._shortcuts == (False, True)
+    assert upper._shortcuts == Shortcuts(past=False, thin=True)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -95,14 +96,16 @@ def test_a_shortcut_that_fails_is_not_taken(upper_of, monkeypatch):
 
     monkeypatch.setattr(split, "keys_and_values", refuse)
     with frozen(hf):
+        upper.prove(states_for(hf), ROWS, COLUMNS)
         upper(states_for(hf), ROWS, COLUMNS)
-    assert upper._shortcuts == (False, True)
+    assert upper._shortcuts == Shortcuts(past=False, thin=True)
 
 
 @pytest.mark.parametrize("layer", [0, 3])
 def test_no_prefix_and_the_outermost_layers(upper_of, layer):
     hf, split, upper = upper_of("llama", prefix=(), layer=layer)
     with frozen(hf):
+        upper.prove(states_for(hf), ROWS, COLUMNS)
         got = upper(states_for(hf), ROWS, COLUMNS)
         wanted = split.upper(states_for(hf), layer)[ROWS, COLUMNS]
     assert upper.prefix_length == 0
@@ -113,6 +116,7 @@ def test_nothing_stays_on_the_model(upper_of):
     hf, split, upper = upper_of("llama")
     blocks = list(split.layout.blocks)
     with frozen(hf):
+        upper.prove(states_for(hf), ROWS, COLUMNS)
         upper(states_for(hf), ROWS, COLUMNS)
     assert list(split.layout.blocks) == blocks
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in hf.modules())

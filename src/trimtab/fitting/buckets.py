@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-OVERHEAD_TOKENS = 48
+OVERHEAD_TOKENS = 128
 """What one more forward costs, in tokens of work; measured on a CPU with blocks 256 wide (benchmarks/RESULTS.md)."""
 
 

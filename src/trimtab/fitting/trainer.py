@@ -29,6 +29,9 @@ from trimtab.steering import Geometry, Positions
 CHUNK_BYTES = 8 * 1024**2
 """Size of one float32 logits chunk: small enough for a CPU's cache and far below a whole (n, v)."""
 
+PROOF_ITEMS = 8
+"""Sequences, the longest ones, on which shortcuts are proved before they are used."""
+
 Objective = Callable[[Tensor, Tensor], TokenLoss]
 """(logits (n, v), teacher log-probabilities (n, v)) -> loss and gradient a token."""
 
@@ -90,6 +93,9 @@ class InterchangeTrainer:
 
         shared = shared_prefix(items)
         self._upper = UpperBlocks(model, settings.layer, items[0].base[:shared], cache.sources.device)
+        longest = sorted(range(len(items)), key=lambda index: -len(items[index].base))[:PROOF_ITEMS]
+        states, _ = self._padded(longest)
+        self._upper.prove(states, *self._scored(longest, states.device))
 
     def run(self, start: Tensor, order: Tensor, progress: ProgressCallback | None = None) -> Trace:
         """Train from `start` (r, d) over pairs in `order` (epochs, pairs).
@@ -143,21 +149,32 @@ class InterchangeTrainer:
 
     def _group(self, weights: Tensor, indices: list[int], weight: Tensor) -> Tensor:
         """Forward and backward of one padded group; sum of the losses of each item's tokens (b,) float64."""
-        items = [self._items[index] for index in indices]
+        states, mask = self._padded(indices)
+        rows, columns = self._scored(indices, states.device)
+        edited = interchange(states, self._cache.sources[indices], weights, mask)
+        picked = self._upper(edited, rows, columns)  # (n, d)
+        n_scored = [self._items[index].n_scored for index in indices]
+        chunks = scored_chunks(n_scored, CHUNK_BYTES // (4 * self._model.vocabulary))
+        teacher = self._cache.teacher(indices)
+        values, gradient = self._score(picked.detach(), teacher, weight.to(rows.device)[rows], chunks)
+        picked.backward(gradient)
+        return torch.zeros(len(indices), dtype=torch.float64).index_add_(0, rows.cpu(), values.cpu().double())
+
+    def _padded(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Base states after the shared prefix (b, s, d), and the mask (b, s) of edited tokens."""
         prefix = self._upper.prefix_length
         base = [states[prefix:] for states in self._cache.base(indices)]
-        states = torch.nn.utils.rnn.pad_sequence(base, batch_first=True)  # (b, s, d) after the prefix
+        states = torch.nn.utils.rnn.pad_sequence(base, batch_first=True)
         masks = [self._masks[index][prefix:] for index in indices]
         mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(states.device)
-        edited = interchange(states, self._cache.sources[indices], weights, mask)
+        return states, mask
+
+    def _scored(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Row and column (n,) of every scored token, columns counted after the shared prefix."""
+        prefix, items = self._upper.prefix_length, [self._items[index] for index in indices]
         rows = torch.cat([torch.full((item.n_scored,), row) for row, item in enumerate(items)])
         columns = torch.cat([torch.arange(item.scored.start - prefix, item.scored.stop - prefix) for item in items])
-        picked = self._upper(edited, rows.to(states.device), columns.to(states.device))  # (n, d)
-        chunks = scored_chunks([item.n_scored for item in items], CHUNK_BYTES // (4 * self._model.vocabulary))
-        teacher = self._cache.teacher(indices)
-        values, gradient = self._score(picked.detach(), teacher, weight[rows].to(picked.device), chunks)
-        picked.backward(gradient)
-        return torch.zeros(len(items), dtype=torch.float64).index_add_(0, rows, values.cpu().double())
+        return rows.to(device), columns.to(device)
 
     def _score(
         self,

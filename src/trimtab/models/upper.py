@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +28,19 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 3e-2, torch.float16: 3e-3}
 """Largest relative difference (Frobenius) between a shortcut and the plain way, a dtype."""
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """Which pieces of work are left out.
+
+    Attributes:
+        past: The prefix: its keys and values are used instead.
+        thin: The last block's projection and MLP on tokens that are not scored.
+    """
+
+    past: bool = False
+    thin: bool = False
 
 
 class UpperBlocks:
@@ -44,7 +58,7 @@ class UpperBlocks:
         self._prefix = torch.tensor([list(prefix_ids)], dtype=torch.int64, device=device)
         self._states = split.trunk(self._prefix, layer) if prefix_ids else None  # (1, p, d)
         self._past: DynamicCache | None = None
-        self._shortcuts: tuple[bool, bool] | None = None
+        self._shortcuts = Shortcuts()
 
     @property
     def prefix_length(self) -> int:
@@ -62,38 +76,38 @@ class UpperBlocks:
         Returns:
             (n, d).
         """
-        if self._shortcuts is None:
-            self._shortcuts = self._proved(states.detach(), rows, columns)
-        return self._run(states, rows, columns, *self._shortcuts)
+        return self._run(states, rows, columns, self._shortcuts)
 
     @torch.no_grad()
-    def _proved(self, states: Tensor, rows: Tensor, columns: Tensor) -> tuple[bool, bool]:
-        """(past, thin): the shortcuts that give what the plain way gives on these states."""
-        plain = self._run(states, rows, columns, past=False, thin=False)
-        proved = {"past": False, "thin": False}
-        for name in proved:
+    def prove(self, states: Tensor, rows: Tensor, columns: Tensor) -> None:
+        """Try each shortcut on sequences as in a call, and keep those that give what the plain way gives.
+
+        Give the longest sequences there will be: a family that attends within a window differs only beyond it.
+        """
+        plain = self._run(states, rows, columns, Shortcuts())
+        for name in ("past", "thin"):
             if name == "past" and self._states is None:
                 continue
+            tried = replace(self._shortcuts, **{name: True})
             try:
-                short = self._run(states, rows, columns, **{**dict.fromkeys(proved, False), name: True})
+                short = self._run(states, rows, columns, tried)
             except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
                 logger.info("shortcut %r is not for this family: %s", name, error)
                 continue
             difference = float((short - plain).float().norm() / plain.float().norm().clamp_min(1e-30))
-            proved[name] = difference <= TOLERANCE.get(states.dtype, 1e-4)
-            logger.info("shortcut %r differs by %.1e: %s", name, difference, "used" if proved[name] else "not used")
-        return proved["past"], proved["thin"]
+            is_same = difference <= TOLERANCE.get(states.dtype, 1e-4)
+            logger.info("shortcut %r differs by %.1e: %s", name, difference, "used" if is_same else "not used")
+            if is_same:
+                self._shortcuts = tried
 
-    def _run(self, states: Tensor, rows: Tensor, columns: Tensor, past: bool, thin: bool) -> Tensor:
-        b, shift = states.shape[0], 0
-        if self._states is not None and not past:
+    def _run(self, states: Tensor, rows: Tensor, columns: Tensor, shortcuts: Shortcuts) -> Tensor:
+        b = states.shape[0]
+        if self._states is not None and not shortcuts.past:
             states = torch.cat([self._states.expand(b, -1, -1), states], dim=1)
-            shift = self.prefix_length
-        with ExitStack() as stack:
-            if thin:
-                stack.enter_context(self._thin_last_block(rows, columns + shift))
-            final = self._split.upper(states, self._layer, self._expanded(b) if past else None)
-        return final[rows, columns + shift]
+            columns = columns + self.prefix_length
+        with self._thin_last_block(rows, columns) if shortcuts.thin else nullcontext():
+            final = self._split.upper(states, self._layer, self._expanded(b) if shortcuts.past else None)
+        return final[rows, columns]
 
     def _expanded(self, b: int) -> DynamicCache:
         """The prefix's keys and values for b rows; a copy, since a forward appends to it."""
