@@ -3,7 +3,7 @@
     python -m benchmarks.fit_speed --cases A B C --repeats 3
 
 Runs alternate (reference, trimtab, reference, trimtab ...), each in a process of its own, with the same checkpoint,
-pairs, start vector, example order, thread count and OMP_WAIT_POLICY=PASSIVE.
+pairs, start vector, example order, and thread count.
 
 Timed on both sides: rendering and tokenising the pairs, everything trimtab caches, training, reading the factors, and
 writing the trace. Not timed on either side: imports, loading the model, reading the pairs file. `train` in the table is

@@ -26,8 +26,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def thread_environment(threads: int) -> dict[str, str]:
     """This process's environment with the thread settings that both sides of a comparison get.
 
-    Waiting threads spin or sleep as the caller's OMP_WAIT_POLICY says, by default as users have it (they spin): runs take
-    turns on a quiet machine. Set PASSIVE to compare CPU seconds, or where the machine is shared.
+    Waiting threads spin or sleep as the caller's OMP_WAIT_POLICY says, by default as users have it (they spin): runs
+    take turns on a quiet machine. Set PASSIVE where the machine is shared.
     """
     settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     settings |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
