@@ -67,7 +67,8 @@ class FitDivergedError(InputError):
     Attributes:
         message: One line: what happened, at which settings, what to change.
         step: The 0-based optimiser step at which the loss or the gradient was no longer finite.
-        last_good: The `SteeringVector` as it stood before that step, or None when the first step failed.
+        last_good: The `SteeringVector` as it stood before that step (the start vector if that was the first), or None
+            when not even the states it would be read from are finite.
     """
 
     def __init__(self, message: str, step: int, last_good: Saveable | None = None) -> None:
