@@ -10,8 +10,6 @@ Entering and leaving the context manager is timed. Greedy, dynamic cache, exactl
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -134,9 +132,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, write results/generate-*.jsonl, print a markdown table."""
     options = _options(argv)
-    if os.environ.get("OMP_WAIT_POLICY") != "PASSIVE":  # read once, when torch is loaded: start again with it set
-        command = [sys.executable, "-m", "benchmarks.generate_speed", *(argv if argv is not None else sys.argv[1:])]
-        os.execve(sys.executable, command, harness.thread_environment(options.threads))
     harness.require_quiet(options.max_others, force=options.force)
     results = options.out or harness.RESULTS / time.strftime("generate-%Y%m%d-%H%M%S.jsonl")
     import torch
