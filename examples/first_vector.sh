@@ -22,7 +22,7 @@ generate() {
 }
 
 mkdir -p "$folder"
-show_and_run python -m trimtab.models.tiny "$model" --family llama --seed 0 --overwrite
+show_and_run python -m trimtab.cli.tiny "$model" --family llama --seed 0 --overwrite
 show_and_run trimtab fit cdas --model "$model" --pairs story-mood --layer 2 --epochs 4 --out "$vector" --overwrite
 show_and_run trimtab inspect "$vector" --model "$model"
 generate

@@ -2,7 +2,7 @@
 
     python examples/own_pairs.py MODEL OUT
 
-MODEL is a Hugging Face id or a folder (`python -m trimtab.models.tiny ./model` makes a tiny random one), OUT the folder
+MODEL is a Hugging Face id or a folder (`python -m trimtab.cli.tiny ./model` makes a tiny random one), OUT the folder
 to save the vector in.
 """
 

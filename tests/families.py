@@ -8,11 +8,14 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+from transformers.utils import chat_template_utils
 
 from trimtab.models.tiny import TinyModel, tiny_model
 from trimtab.steering import (
@@ -259,6 +262,17 @@ def state_out(output: Any) -> Tensor:
 
 def with_state_out(output: Any, state: Tensor) -> Any:
     return (state, *output[1:]) if isinstance(output, tuple) else state
+
+
+def on_day(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
+    """Makes it that day of November 2026 in chat templates."""
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Then":
+            return cls(2026, 11, day, tzinfo=tz)
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Then)
 
 
 @contextmanager

@@ -277,14 +277,40 @@ class TestGradients:
         assert any(not torch.allclose(expected[name], plain[name]) for name in expected)
 
     @pytest.mark.parametrize("site", [Site(1, "attn_in"), Site(1, "mlp_out"), Site(2, "norm_out", part=1)], ids=str)
-    def test_checkpointing_with_a_site_inside_a_block_is_refused(self, site):
+    @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not reentrant"])
+    def test_checkpointing_changes_nothing_inside_a_block(self, site, reentrant):
+        """The site runs again in the backward, after the other forward: it must get the rows of its own."""
+        hf, _ = tiny_model("llama")
+        hf.train()
+        what = steering(edit(Clamp(A, torch.tensor(5.0)), site, "prompt"), prefix=(1, 30))
+        expected = gradients(hf, what, BATCHES)
+        hf.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        if reentrant:
+            hf.enable_input_require_grads()
+        for sequence in ([0, 1], [1, 0]):
+            found = gradients(hf, what, BATCHES, sequences=sequence)
+            for name, gradient in found.items():
+                torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+    def test_checkpointing_that_is_switched_on_inside_is_refused_where_it_matters(self):
         """The block runs again in the backward, outside any forward: an error, never the rows of another forward."""
         hf, _ = tiny_model("llama")
         hf.train()
-        hf.gradient_checkpointing_enable({"use_reentrant": False})
-        with pytest.raises(InputError, match=r"gradient checkpointing .* steer resid_pre or resid_post") as error:
-            gradients(hf, steering(edit(Add(normal(WIDTH)), site)), BATCHES)
+        with steer(hf, steering(edit(Add(normal(WIDTH)), Site(1, "mlp_out")))):
+            hf.gradient_checkpointing_enable({"use_reentrant": False})
+            loss = hf(BATCHES[0], labels=BATCHES[0], use_cache=False).loss
+            with pytest.raises(InputError, match="gradient checkpointing on before steer") as error:
+                loss.backward()
         assert "\n" not in str(error.value)
+
+    def test_checkpointing_is_left_as_it_was(self):
+        hf, _ = tiny_model("llama")
+        hf.gradient_checkpointing_enable({"use_reentrant": False})
+        block = hf.model.layers[1]
+        before = block._gradient_checkpointing_func
+        with steer(hf, TRAINED):
+            assert block._gradient_checkpointing_func is not before
+        assert block._gradient_checkpointing_func is before
 
     @pytest.mark.parametrize("family", MAIN)
     def test_gradient_through_an_edit_is_the_formula_s(self, family):

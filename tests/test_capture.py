@@ -186,6 +186,12 @@ class TestCoordinates:
         prefix = model.chat.render_raw("Once upon a time").prefix_length
         torch.testing.assert_close(read.values[prefix:, 0], torch.full((n - prefix,), 5.0), rtol=0, atol=1e-4)
 
+    def test_a_text_longer_than_the_context(self, model):
+        vector = vector_of(model, Clamp(unit(), torch.tensor(0.0)))
+        words = "a " * model.context_length
+        with pytest.raises(InputError, match=r"a text of \d+ tokens exceeds the context of 512; shorten it"):
+            coordinates(model, vector, ["Hi", words])
+
     def test_refusals(self, model):
         vector = vector_of(model, Clamp(unit(), torch.tensor(0.0)))
         other = SteeringVector("test", ModelCard("other", 32, 4), (Edit(edit(Add(unit(32))), None, "strength"),))
@@ -246,6 +252,11 @@ class TestPromotedTokens:
         one, other = (promoted_tokens(known, vector_of(known, Add(c * v)), 5) for c in (0.01, 100.0))
         assert [name for name, _ in one[0]] == [name for name, _ in other[0]]
 
+    @pytest.mark.parametrize("kind", ["resid_pre", "resid_post", "attn_out", "mlp_out"])
+    def test_what_is_added_to_the_stream_promotes_like_the_stream(self, known, kind):
+        vector = vector_of(known, Add(unit(seed=4)), site=Site(1, kind))
+        assert promoted_tokens(known, vector, 3) == promoted_tokens(known, vector_of(known, Add(unit(seed=4))), 3)
+
     def test_k_is_at_most_the_vocabulary(self, known):
         up, down = promoted_tokens(known, vector_of(known, Ablate(unit())), 10_000)
         assert [score for _, score in up] == [score for _, score in reversed(down)]
@@ -255,7 +266,9 @@ class TestPromotedTokens:
         vector = vector_of(model, Add(unit()))
         for bad, message in (
             ((vector, 0), "k=0 tokens asked for"),
-            ((vector_of(model, Add(unit(HEAD)), site=Site(1, "attn_in", head=0)), 3), "has width 16; only edits"),
+            ((vector_of(model, Add(unit(HEAD)), site=Site(1, "attn_in", head=0)), 3), "not in the residual stream"),
+            ((vector_of(model, Add(unit()), site=Site(1, "attn_in")), 3), "attn_in@1 is not in the residual stream"),
+            ((vector_of(model, Add(unit()), site=Site(1, "norm_out")), 3), "norm_out@1 is not in the residual stream"),
         ):
             with pytest.raises(InputError, match=message):
                 promoted_tokens(model, *bad)

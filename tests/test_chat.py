@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
+from tests.families import on_day
 from trimtab.errors import InputError
 from trimtab.models.chat import ChatFormat, RenderedPrompt
 from trimtab.models.tiny_text import SPECIAL_TOKENS, tiny_tokenizer
@@ -184,14 +185,22 @@ class TestHeader:
         tokenizer = self.tokenizer(
             "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '\\n' }}{% endfor %}"
         )
+        chat = ChatFormat(tokenizer)
+        assert chat.render("Hello").text == "<|user|>\nHello\n"
         with pytest.raises(InputError, match="--source-tokens"):
-            ChatFormat(tokenizer)
+            chat.check_source()
+
+    @pytest.mark.parametrize("style", [*HEADERS, "plain"])
+    def test_the_usual_templates_have_one(self, formats, style):
+        formats[style].check_source()
 
     def test_source_tokens_replace_the_header(self):
         tokenizer = self.tokenizer(
             "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '\\n' }}{% endfor %}"
         )
-        rendered = ChatFormat(tokenizer, source_tokens="<|user|>").render("Hello")
+        chat = ChatFormat(tokenizer, source_tokens="<|user|>")
+        chat.check_source()
+        rendered = chat.render("Hello")
         assert rendered.ids[rendered.source_position] == tokenizer.convert_tokens_to_ids("<|user|>")
 
     def test_a_template_that_closes_bare_turns_otherwise_is_found_by_its_answer(self):
@@ -199,7 +208,47 @@ class TestHeader:
             "{{ messages[0].content }}{% if add_generation_prompt or messages | length > 1 %}{{ '<|assistant|>' }}"
             "{% if messages | length > 1 %}{{ messages[1].content }}{% endif %}{% else %}<eos>{% endif %}"
         )
-        assert ChatFormat(tokenizer).render("Hello").text == "Hello<|assistant|>"
+        chat = ChatFormat(tokenizer)
+        chat.check_source()
+        assert chat.render("Hello").text == "Hello<|assistant|>"
+
+
+class TestDate:
+    """The clock of transformers gives templates the day; it must not get into what a vector keeps."""
+
+    TEMPLATE = (
+        "{{- bos_token }}{% set day = strftime_now('%d %b %Y') if strftime_now is defined else 'unknown' %}"
+        "{{- '<|system|>\nToday is ' + day + '.<|end|>\n' }}"
+        "{%- for m in messages %}{{- '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|assistant|>\n' }}{% endif %}"
+    )
+
+    def on(self, monkeypatch, day, template=TEMPLATE):
+        on_day(monkeypatch, day)
+        tokenizer = tiny_tokenizer()
+        tokenizer.chat_template = template
+        return tokenizer, ChatFormat(tokenizer)
+
+    def test_the_prefix_holds_the_day_and_the_undated_one_ends_before_it(self, monkeypatch):
+        undated = set()
+        for day, shown in ((21, "21 Nov 2026"), (22, "22 Nov 2026"), (1, "01 Nov 2026")):
+            tokenizer, chat = self.on(monkeypatch, day)
+            assert tokenizer.decode(chat.prefix_ids) == f"<bos><|system|>\nToday is {shown}.<|end|>\n<|user|>\n"
+            assert chat.render("Hello").prefix_length == len(chat.prefix_ids)
+            undated.add(chat.undated_prefix_ids)
+        (ids,) = undated
+        assert tokenizer.decode(ids).rstrip(" ") == "<bos><|system|>\nToday is"
+        assert chat.prefix_ids[: len(ids)] == ids
+
+    def test_a_template_that_needs_a_real_date_keeps_bos(self, monkeypatch):
+        picky = "{% if '%' in strftime_now('%d') %}{{ raise_exception('no date') }}{% endif %}" + self.TEMPLATE
+        _, chat = self.on(monkeypatch, 21, picky)
+        assert len(chat.prefix_ids) > 1
+        assert chat.undated_prefix_ids == (1,)
+
+    @pytest.mark.parametrize("style", [*HEADERS, "plain"])
+    def test_without_a_date_both_are_one(self, formats, style):
+        assert formats[style].undated_prefix_ids == formats[style].prefix_ids
 
 
 class TestSourceTokens:
@@ -312,6 +361,12 @@ class TestPlain:
         assert formats["plain"].render(turns).text == "Be kind.\n\nHi\nHello"
         assert formats["plain"].render("Hi", system="Be kind.").text == "Be kind.\n\nHi"
         assert formats["plain"].render("Hi", system="").text == "Hi"
+
+    def test_half_a_surrogate_pair_is_refused(self, formats):
+        for style in ("plain", "tiny"):
+            with pytest.raises(InputError, match="half of a surrogate pair") as error:
+                formats[style].render("caf\udce9")
+            assert str(error.value).isascii()
 
     def test_an_empty_prompt_is_bos_or_an_error(self, formats):
         assert formats["plain"].render("") == RenderedPrompt("", (1,), 0, 1)

@@ -1,6 +1,7 @@
 """The command line on good input: what it prints, where, and what it leaves behind."""
 
 import json
+import shlex
 import subprocess
 import sys
 from ast import literal_eval
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from trimtab.cli.main import main
+from trimtab.steering import Site
 
 PAIRS = [
     {
@@ -127,6 +129,17 @@ class TestFit:
             assert np.array_equal(trace["vecs"][0], start)
             assert len(trace["jsd"]) == 2 * result["steps"]
 
+    def test_no_calibrate_is_taken_and_changes_nothing(self, run, run_json, fitted, tiny_path, pairs_path, tmp_path):
+        out = tmp_path / "vector"
+        result = run_json(
+            *("fit", "cdas", "--model", tiny_path, "--pairs", pairs_path, "--layer", 1, "--out", out),
+            *("--epochs", 2, "--batch-size", 3, "--lr", 0.02, "--seed", 1, "--no-calibrate"),
+        )
+        assert result["multiplier"] == {"elicit": 1.0, "suppress": 1.0}
+        first, second = (run_json("inspect", path)["content_hash"] for path in (fitted, out))
+        assert first == second
+        assert "--no-calibrate" in run("fit", "--help")
+
 
 class TestGenerate:
     def test_plain(self, run_json, tiny_path):
@@ -209,6 +222,48 @@ class TestGenerate:
         line = ("generate", "--model", tiny_path, "--max-new-tokens", 6, "--vector", fitted, "a", "b and c", "d e f g")
         assert run_json(*line, "--batch-size", 1) == run_json(*line, "--batch-size", 3)
 
+    def test_force_combines_vectors_made_with_other_prefixes(self, run_json, tiny_path, fitted, tmp_path):
+        from dataclasses import replace
+
+        from trimtab.steering import SteeringVector
+
+        saved = SteeringVector.load(fitted)
+        for number in (1, 2):
+            edits = (replace(saved.edits[0], intervention=replace(saved.edits[0].intervention, site=Site(number))),)
+            card = replace(saved.model, prefix_ids=(number,), template_fingerprint=str(number))
+            replace(saved, model=card, edits=edits).save(tmp_path / f"other{number}")
+            replace(saved, edits=edits).save(tmp_path / f"own{number}")
+        line = ("generate", "--model", tiny_path, "--max-new-tokens", 8, "Hello there", "--force")
+        forced, own = (
+            run_json(*line, "--steer", f"{tmp_path / name}1:elicit:60", "--steer", f"{tmp_path / name}2:elicit:-60")
+            for name in ("other", "own")
+        )
+        assert forced == own
+
+
+@pytest.fixture(scope="module")
+def headless(tmp_path_factory):
+    """A model whose template shows no assistant header."""
+    from trimtab.models.tiny import make_tiny_model
+
+    path = make_tiny_model(tmp_path_factory.mktemp("headless") / "model")
+    (path / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '\\n' }}{% endfor %}"
+    )
+    return path
+
+
+def test_source_tokens_are_for_the_fit_alone(run, run_json, headless, pairs_path, tmp_path, capsys):
+    out = tmp_path / "vector"
+    line = ("fit", "cdas", "--model", headless, "--pairs", pairs_path, "--layer", 1, "--out", out, "--epochs", 1)
+    assert main([str(word) for word in line]) == 2
+    assert "--source-tokens" in capsys.readouterr().err
+    said = run(*line, "--source-tokens", "<|user|>")
+    (hint,) = [shown for shown in said.splitlines() if "trimtab generate" in shown]
+    run(*shlex.split(hint)[1:], "--max-new-tokens", 2)
+    run_json("detect", "--model", headless, "--vector", out, "Hello")
+    assert run_json("inspect", out, "--model", headless)["compatibility"]["fits"]
+
 
 class TestDetect:
     def test_json(self, run_json, tiny_path, fitted):
@@ -266,6 +321,41 @@ class TestInspect:
         result = run_json("inspect", fitted, "--model", tmp_path / "wide")
         assert not result["compatibility"]["fits"]
         assert result["compatibility"]["problems"]
+
+    def test_another_depth_is_an_answer_too(self, run_json, fitted, tmp_path):
+        from trimtab.models.tiny import make_tiny_model
+
+        make_tiny_model(tmp_path / "deep", n_blocks=6)
+        result = run_json("inspect", fitted, "--model", tmp_path / "deep")
+        assert result["compatibility"]["problems"] == ["the vector was made for 4 blocks, the model has 6"]
+        assert "promoted" not in result
+
+    @pytest.mark.parametrize(
+        ("site", "width", "diagonal", "reason"),
+        [
+            ("resid_post@1", 64, True, "'affine' transform has no direction"),
+            ("attn_in@1", 64, False, "attn_in@1 is not in the residual stream"),
+            ("norm_out@1", 64, False, "norm_out@1 is not in the residual stream"),
+            ("mlp_act@1", 128, False, "mlp_act@1 is not in the residual stream"),
+        ],
+    )
+    def test_an_edit_that_promotes_no_tokens_says_why(
+        self, run, run_json, tiny_path, tmp_path, site, width, diagonal, reason
+    ):
+        import torch
+
+        from trimtab.models import load_model
+        from trimtab.steering import Add, Affine, Edit, Intervention, Site, SteeringVector
+
+        tensor = torch.arange(1.0, width + 1)
+        transform = Affine(tensor, tensor) if diagonal else Add(tensor)
+        edits = (Edit(Intervention(Site.parse(site), transform), scales="strength"),)
+        SteeringVector("test", load_model(tiny_path).card(), edits).save(tmp_path / "other")
+        result = run_json("inspect", tmp_path / "other", "--model", tiny_path)
+        assert result["compatibility"]["fits"]
+        assert reason in result["no_tokens"]
+        assert not {"promoted", "demoted"} & set(result)
+        assert reason in run("inspect", tmp_path / "other", "--model", tiny_path)
 
     def test_for_people(self, run, fitted, tiny_path):
         text = run("inspect", fitted, "--model", tiny_path)

@@ -356,10 +356,27 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         ("flag", "value"),
-        [("--max-new-tokens", "0"), ("--temperature", "nan"), ("--temperature", "-1"), ("--batch-size", "0")],
+        [
+            ("--max-new-tokens", "0"),
+            ("--temperature", "nan"),
+            ("--temperature", "-1"),
+            ("--batch-size", "0"),
+            ("--seed", "99999999999999999999"),
+            ("--system", "caf\udce9"),
+        ],
     )
     def test_generation(self, refuse, tiny_path, flag, value):
-        refuse("generate", "--model", tiny_path, flag, value, "Hello")
+        refuse("generate", "--model", tiny_path, "--temperature", 1, flag, value, "Hello")
+
+    def test_bytes_that_are_no_utf8(self, refuse, tiny_path, good_vector):
+        """Python hands them over as halves of surrogate pairs."""
+        for more in ((), ("--raw",)):
+            assert "surrogate" in refuse("generate", "--model", tiny_path, *more, "caf\udce9")
+        assert "surrogate" in refuse("detect", "--model", tiny_path, "--vector", good_vector, "caf\udce9")
+
+    def test_a_text_longer_than_the_context(self, refuse, tiny_path, good_vector):
+        line = ("detect", "--model", tiny_path, "--vector", good_vector)
+        assert "context of 512" in refuse(*line, "Hello", "a " * 600)
 
     def test_multiplier(self, refuse, tiny_path, good_vector):
         line = ("generate", "--model", tiny_path, "Hello")
@@ -404,6 +421,26 @@ def test_a_model_with_a_broken_weight(capsys, tiny_path, pairs_path, tmp_path, b
     assert all(str(tmp_path / name) in said for name in left)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_a_model_that_was_cut_off(capsys, tiny_path, tmp_path, file):
+    cut = shutil.copytree(tiny_path, tmp_path / "cut")
+    whole = (cut / file).read_bytes()
+    (cut / file).write_bytes(whole[: len(whole) // 2])
+    assert "cut" in check_refusal(main(["generate", "--model", str(cut), "Hello"]), *capsys.readouterr())
+
+
+def test_a_trace_that_is_there_already(refuse_fit, tmp_path):
+    (tmp_path / "trace.npz").write_bytes(b"another run")
+    assert "--overwrite" in refuse_fit("--trace", tmp_path / "trace.npz", model=tmp_path / "never looked at")
+    assert (tmp_path / "trace.npz").read_bytes() == b"another run"
+
+
+def test_a_trace_within_the_vector(refuse_fit, tmp_path):
+    """It would be in the way of the vector when all work is done."""
+    said = refuse_fit("--trace", tmp_path / "out" / "trace.npz", model=tmp_path / "never looked at")
+    assert "choose another --trace" in said
+
+
 def test_a_fit_that_diverges_keeps_its_last_good_vector(
     capsys, monkeypatch, tiny_path, pairs_path, good_vector, tmp_path
 ):
@@ -411,7 +448,9 @@ def test_a_fit_that_diverges_keeps_its_last_good_vector(
     from trimtab.errors import FitDivergedError
     from trimtab.steering import SteeringVector
 
-    def diverge(*_, **__):
+    def diverge(*_, trace=None, **__):
+        if trace is not None:
+            trace.touch()
         raise FitDivergedError("the loss is not finite at step 7; lower --lr", 7, SteeringVector.load(good_vector))
 
     monkeypatch.setattr(trimtab.methods, "fit", diverge)
@@ -422,6 +461,15 @@ def test_a_fit_that_diverges_keeps_its_last_good_vector(
     assert str(tmp_path / "out.last-good") in said
     assert [path.name for path in tmp_path.iterdir()] == ["out.last-good"]
     assert SteeringVector.load(tmp_path / "out.last-good").content_hash == SteeringVector.load(good_vector).content_hash
+    first = {path.name: path.stat().st_ino for path in (tmp_path / "out.last-good").iterdir()}
+    said = check_refusal(main([str(word) for word in line]), *capsys.readouterr())
+    assert str(tmp_path / "out.last-good-2") in said
+    said = check_refusal(main([str(word) for word in [*line, "--trace", tmp_path / "t.npz"]]), *capsys.readouterr())
+    assert f"out.last-good-3, the trace up to there in {tmp_path / 't.npz'}" in said
+    assert {path.name: path.stat().st_ino for path in (tmp_path / "out.last-good").iterdir()} == first
+    check_refusal(main([str(word) for word in [*line, "--overwrite"]]), *capsys.readouterr())
+    assert {path.name: path.stat().st_ino for path in (tmp_path / "out.last-good").iterdir()} != first
+    assert {path.name for path in tmp_path.iterdir()} == {f"out.last-good{end}" for end in ("", "-2", "-3")} | {"t.npz"}
 
 
 class TestUsage:

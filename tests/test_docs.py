@@ -2,10 +2,13 @@
 
 In README.md and in every page of docs/, a ```bash block is run by bash and a ```python block by this interpreter, in
 the order of the page, in a folder that holds nothing but `model`, the tiny random model of
-`python -m trimtab.models.tiny model` (a page that makes it itself starts with nothing). The python blocks of a page
+`python -m trimtab.cli.tiny model` (a page that makes it itself starts with nothing). The python blocks of a page
 share one namespace. Blocks of any other kind (```console, ```text, ```json) are only shown, as are the design notes'.
 """
 
+import ast
+import inspect
+import json
 import os
 import re
 import shutil
@@ -18,6 +21,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+import trimtab
+from tests.families import FAMILIES
+from trimtab import data, methods, models, steering
 from trimtab.cli.main import app
 from trimtab.methods import METHODS
 
@@ -27,7 +33,7 @@ RUN = ("bash", "python")
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>bash|python) *\n(?P<code>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL
 )
-MAKES_MODEL = "trimtab.models.tiny"
+MAKES_MODEL = "trimtab.cli.tiny"
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,123 @@ def test_the_page_of_the_methods_knows_every_setting_and_its_default(method):
         for field in fields(method.settings)
     ]
     assert [row for row in rows if row not in page] == []
+
+
+def test_the_page_of_the_models_lists_the_families_that_are_tested():
+    section = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").partition("### Tested families\n")[2]
+    (listed,) = [part for part in section.split("\n\n") if part.startswith("`llama`")]
+    assert re.findall(r"`(\w+)`", listed) == list(FAMILIES)
+    assert len(FAMILIES) == 16  # README.md says so in words
+
+
+def test_the_page_of_python_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = {line.removeprefix("::: ") for line in page.splitlines() if line.startswith("::: ")}
+    missing = [
+        name
+        for name in trimtab.__all__
+        if name != "__version__" and not {f"{trimtab._HOME_OF[name]}.{name}", trimtab._HOME_OF[name]} & shown
+    ]
+    assert missing == []
+
+
+def test_the_figures_of_parity_are_those_of_the_results():
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8").partition("## Does trimtab agree")[2]
+    claim = (ROOT / "README.md").read_text(encoding="utf-8").partition("**Parity.**")[2].partition("- **")[0]
+    figures = re.findall(r"\d\.\de-\d+", claim)
+    assert len(figures) == 2
+    assert [figure for figure in figures if f"| {figure} |" not in results] == []
+
+
+def test_the_table_of_generation_is_that_of_the_last_record():
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    record = max((ROOT / "benchmarks" / "results").glob("generate-*.jsonl"))
+    for run in map(json.loads, record.read_text(encoding="utf-8").splitlines()):
+        (low, high), shape = (100 * (x - 1) for x in run["ratio_quartiles"]), run["shape"]
+        over, again = (100 * (run[name] - 1) for name in ("ratio", "null_ratio"))
+        times = f"| {shape['hidden']} x {shape['blocks']} | {run['plain_s']:.2f} | {run['steered_s']:.2f} |"
+        assert f"{times} {over:+.1f} % | {low:+.1f} .. {high:+.1f} % | {again:+.1f} % |" in results
+    assert record.name in results
+
+
+CONTRACTS = {
+    name: getattr(home, name)
+    for home, names in (
+        (trimtab, ("Progress", "load_model", "Model", "steer", "capture", "coordinates", "ContrastPair", "PairSet")),
+        (trimtab, ("load_pairs", "fit")),
+        (steering, ("Site", "Positions", "Intervention", "Steering", "FactorStats", "Factors")),
+        (models, ("TokenCoordinates", "ChatFormat")),
+        (data, ("TokenisedPair", "tokenise_pairs")),
+        (methods, ("Method",)),
+    )
+    for name in names
+} | {
+    "Site.parse": trimtab.Site.parse,
+    "Positions.parse": trimtab.Positions.parse,
+    ".elicit": trimtab.SteeringVector.elicit,
+    ".suppress": trimtab.SteeringVector.suppress,
+    ".steering": trimtab.SteeringVector.steering,
+    ".at": trimtab.SteeringVector.at,
+    ".save": trimtab.SteeringVector.save,
+    ".load": trimtab.SteeringVector.load,
+    ".generate": trimtab.Model.generate,
+    "render": models.ChatFormat.render,
+    "render_raw": models.ChatFormat.render_raw,
+    "response_ids": models.ChatFormat.response_ids,
+    "decode": models.ChatFormat.decode,
+}
+
+
+def parameters_on(page: str, name: str) -> dict[str, object]:
+    """Name -> default (`inspect.Parameter.empty` without one) as a page writes a call or a def."""
+    named = "__init__" if f"class {name}:" in page else name
+    start = re.search(rf"(?<!\w){re.escape(named)}\(", page).end()
+    depth, end = 1, start
+    while depth:
+        depth += {"(": 1, ")": -1}.get(page[end], 0)
+        end += 1
+    call = ast.parse(f"def f({page[start : end - 1]}): ...").body[0].args
+    plain = [*call.args, *filter(None, [call.vararg]), *call.kwonlyargs, *filter(None, [call.kwarg])]
+    found: dict[str, object] = dict.fromkeys((arg.arg for arg in plain), inspect.Parameter.empty)
+    defaults = [*zip(call.args[::-1], call.defaults[::-1], strict=False)]
+    defaults += zip(call.kwonlyargs, call.kw_defaults, strict=True)
+    for arg, default in defaults:
+        if default is not None:
+            found[arg.arg] = eval(ast.unparse(default), vars(steering))
+    found.pop("self", None)
+    return found
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_the_note_of_the_contracts_has_the_signatures_of_the_code(name):
+    page = (ROOT / "docs" / "design" / "ground.md").read_text(encoding="utf-8")
+    code = inspect.signature(CONTRACTS[name]).parameters
+    wanted = {key: p.default for key, p in code.items() if key != "self"}
+    assert list(parameters_on(page, name).items()) == list(wanted.items())
+
+
+def refusing() -> list[object]:
+    """The public parts of `trimtab.steering` that check what they are given."""
+    offered = [getattr(steering, name) for name in steering.__all__]
+    vector = steering.SteeringVector
+    return [
+        *(entry for entry in offered if "__post_init__" in vars(entry)),
+        *(vector.elicit, vector.suppress, vector.steering, vector.at),
+        *(steering.Site.parse, steering.Positions.parse, steering.FactorStats.of, steering.separation),
+    ]
+
+
+@pytest.mark.parametrize("entry", refusing(), ids=lambda entry: entry.__qualname__)
+def test_what_can_refuse_says_what_it_takes_and_when_it_refuses(entry):
+    text = inspect.getdoc(entry)
+    assert "Args:" in text
+    assert "Raises:" in text
+
+
+@pytest.mark.parametrize("method", [steering.SteeringVector.elicit, steering.SteeringVector.suppress])
+def test_the_directions_explain_multiplier_and_scale(method):
+    text = inspect.getdoc(method)
+    assert all(word in text for word in ("f_neg", "f_pos", "multiplier: m, in units of the gap", "`published`"))
 
 
 def test_every_page_is_in_the_navigation():

@@ -1,9 +1,11 @@
 """Whole fits on tiny models: against a naive loop, against themselves, and what they leave behind."""
 
 import copy
+import errno
 import importlib.util
 import math
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ import torch
 
 from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting.cache import CachePlan
-from trimtab.fitting.engine import fit_interchange
+from trimtab.fitting.cache import CachePlan, FrozenCache
+from trimtab.fitting.divergence import TokenLoss, jensen_shannon
+from trimtab.fitting.engine import FitOptions, fit_interchange
 from trimtab.methods import METHODS, find_method, fit
+from trimtab.methods.cdas import CDASSettings
 from trimtab.models import Model, steer
+from trimtab.models.split import SplitModel
 from trimtab.models.tiny import FAMILIES, tiny_model
 from trimtab.progress import Progress
 from trimtab.steering import Clamp, Site, SteeringVector
@@ -230,6 +235,92 @@ class TestTheSameNumbersAnotherWay:
         assert np.abs(one["vecs"] - other["vecs"]).max() > 1e-3
 
 
+@pytest.fixture
+def forwards(monkeypatch):
+    """Padded (rows, tokens) of every forward over whole sequences, and rows of every product with the head."""
+    seen = {"trunk": [], "whole": [], "logits": []}
+    for name, shapes in seen.items():
+        plain = getattr(SplitModel, name)
+
+        def watched(self, given, *rest, plain=plain, shapes=shapes):
+            shapes.append(tuple(given.shape))
+            return plain(self, given, *rest)
+
+        monkeypatch.setattr(SplitModel, name, watched)
+    return seen
+
+
+class TestMemory:
+    """Pairs with one long and one short prompt: an item's base is long where its source is short."""
+
+    LOPSIDED = tuple(
+        ContrastPair(f"Number {k}. " + "Tell me how to break it. " * 8, " I cannot", f"Go {k}", " Sure, here are")
+        for k in range(6)
+    )
+
+    @pytest.mark.parametrize("cache_bytes", [2**31, 0])
+    def test_no_forward_holds_more_than_its_budget(self, model, tmp_path, monkeypatch, forwards, cache_bytes):
+        lopsided = PairSet(self.LOPSIDED)
+        wanted, whole = run(model, lopsided, tmp=tmp_path, epochs=1, cache_bytes=cache_bytes)
+        before = {name: list(shapes) for name, shapes in forwards.items()}
+        assert max(rows * tokens for rows, tokens in before["trunk"]) > 256
+        for shapes in forwards.values():
+            shapes.clear()
+        for module in ("cache", "engine"):
+            monkeypatch.setattr(f"trimtab.fitting.{module}.BUILD_TOKENS", 256)
+        made, trace = run(model, lopsided, tmp=tmp_path, epochs=1, cache_bytes=cache_bytes, max_tokens=4096)
+        for name in ("trunk", "whole"):
+            assert all(rows == 1 or rows * tokens <= 256 for rows, tokens in forwards[name]), name
+            assert any(rows > 1 for rows, _ in forwards[name]), name
+        assert np.abs(trace["jsd"] - whole["jsd"]).max() < 1e-6
+        assert np.abs(trace["vecs"] - whole["vecs"]).max() < 1e-4
+        assert made.provenance["edit_ratio"] == pytest.approx(wanted.provenance["edit_ratio"], rel=1e-4)
+
+    def test_the_kept_log_probabilities_of_one_response_are_made_in_chunks(
+        self, model, pairs, tmp_path, monkeypatch, forwards
+    ):
+        _, wanted = run(model, pairs, tmp=tmp_path)
+        assert max(rows for rows, _ in forwards["logits"]) > 3
+        forwards["logits"].clear()
+        for module, name in (("cache", "LOG_PROBS_BYTES"), ("trainer", "CHUNK_BYTES")):
+            monkeypatch.setattr(f"trimtab.fitting.{module}.{name}", 4 * 512 * 3)
+        _, trace = run(model, pairs, tmp=tmp_path)
+        assert max(rows for rows, _ in forwards["logits"]) == 3
+        assert np.abs(trace["jsd"] - wanted["jsd"]).max() < 1e-6
+        assert np.abs(trace["vecs"] - wanted["vecs"]).max() < 1e-4
+
+    def test_a_source_state_does_not_keep_the_forward_it_came_from(self, model, pairs, monkeypatch):
+        kept = []
+        build = FrozenCache._build
+
+        def watched(self, progress):
+            build(self, progress)
+            kept.extend(state.untyped_storage().nbytes() for state in self._sources.values())
+
+        monkeypatch.setattr(FrozenCache, "_build", watched)
+        run(model, pairs, epochs=1)
+        assert set(kept) == {4 * WIDTH}
+
+
+class TestHalfPrecision:
+    def test_small_gradients_survive_float16(self, pairs, tmp_path):
+        """Gradients as small as those of a large vocabulary: without a scale all of them are 0 in float16."""
+
+        def faint(logits, teacher):
+            loss = jensen_shannon(logits, teacher)
+            return TokenLoss(loss.value, loss.gradient * 2.0**-16)
+
+        moves = {}
+        for dtype in (torch.float32, torch.float16):
+            hf, tokenizer = tiny_model("llama", hidden_size=WIDTH, n_blocks=4, seed=3, dtype=dtype)
+            settings = CDASSettings(layer=1, epochs=1, batch_size=5)
+            options = FitOptions(init=start())
+            found = fit_interchange(Model(hf, tokenizer, name="half"), pairs, settings, faint, options)
+            moves[dtype] = found.directions - start()
+        assert moves[torch.float16].norm() > 0.01
+        assert cosines(moves[torch.float16], moves[torch.float32]).item() > 0.98
+
+
 class TestRepeatability:
     def test_one_seed_gives_the_same_bits(self, model, pairs, tmp_path):
         (one, first), (two, second) = (run(model, pairs, tmp=tmp_path, seed=5) for _ in range(2))
@@ -312,6 +403,19 @@ class TestGivenArrays:
             fit("cdas", model, pairs, layer=1, trace=tmp_path / name, progress=reports.append)
         assert "\n" not in str(error.value)
         assert reports == []
+
+    def test_a_trace_that_fails_after_the_work_does_not_lose_the_fit(self, model, pairs, tmp_path, monkeypatch, caplog):
+        def full(file, **_):
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        wanted = run(model, pairs).content_hash
+        monkeypatch.setattr("trimtab.fitting.traces.np.savez", full)
+        assert run(model, pairs, trace=tmp_path / "t.npz").content_hash == wanted
+        (note,) = caplog.messages
+        assert "t.npz" in note
+        assert "No space left" in note
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_trace_in_new_folders_and_over_an_old_one(self, model, pairs, tmp_path):
         for _ in range(2):
@@ -404,8 +508,6 @@ class TestDivergence:
 
     def test_in_the_middle_of_a_run_the_last_good_vector_is_kept(self, model, pairs, tmp_path, monkeypatch):
         _, wanted = run(model, pairs, tmp=tmp_path)
-        from trimtab.fitting.divergence import jensen_shannon
-
         calls = []
 
         def objective(logits, teacher):
@@ -417,9 +519,14 @@ class TestDivergence:
 
         monkeypatch.setattr("trimtab.methods.cdas.jensen_shannon", objective)
         with pytest.raises(FitDivergedError, match="step 3") as error:
-            run(model, pairs)
+            run(model, pairs, trace=tmp_path / "half.npz")
         assert error.value.step == 3
         assert np.array_equal(directions(error.value.last_good).numpy()[0], wanted["vecs"][3])
+        assert "loss_last" not in error.value.last_good.provenance["training"]
+        half = dict(np.load(tmp_path / "half.npz"))
+        assert np.array_equal(half["vecs"], wanted["vecs"][:4])
+        assert np.array_equal(half["jsd"], wanted["jsd"][:6])
+        assert np.array_equal(half["n_tok"], wanted["n_tok"][:6])
 
     @pytest.mark.parametrize("rank", [1, 2])
     def test_a_wild_learning_rate_still_gives_directions_of_length_one(self, model, pairs, tmp_path, rank):
@@ -441,8 +548,23 @@ class TestFace:
         assert made.model == model.card()
         assert made.provenance["data"] == {"source": "list", "hash": pairs.content_hash, "pairs": 5}
         assert set(made.provenance["edit_ratio"]) == {"elicit", "suppress"}
+        assert made.provenance["given"] == {"init": None, "order": None}
+        assert made.provenance["computed"] == {"dtype": "float32", "device": "cpu", "attention": "sdpa"}
         values = made.elicit(1.0).interventions[0].transform.values
         assert values.tolist() == pytest.approx(list(made.edits[0].factors.positive.mean), rel=1e-6)
+
+    def test_the_vector_says_what_it_was_given(self, model, pairs, tmp_path):
+        """So that a vector whose seed played no part can still be checked."""
+        order = np.array(ORDER)
+        made, trace = run(model, pairs, tmp=tmp_path, init=3 * start(), order=order.astype(np.int32))
+        assert made.provenance["given"] == {
+            "init": sha256(trace["vecs"][0].tobytes()).hexdigest(),
+            "order": sha256(order.astype(np.int64).tobytes()).hexdigest(),
+        }
+        assert run(model, pairs, order=order[::-1].copy()).provenance["given"] == {
+            "init": None,
+            "order": sha256(order[::-1].tobytes()).hexdigest(),
+        }
 
     def test_progress_counts_to_the_end(self, model, pairs):
         reports = []

@@ -1,11 +1,12 @@
 """`Model.generate`: a row's text is its own, in any batch and order; sampling draws from the softmax."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.families import MAIN, edit, normal, steering, tiny, unit
+from tests.families import MAIN, edit, normal, on_day, steering, tiny, unit
 from trimtab.errors import InputError
 from trimtab.models import Model, steer
 from trimtab.models.sampling import GumbelSampling
@@ -13,6 +14,39 @@ from trimtab.models.tiny import tiny_model
 from trimtab.steering import Add, Clamp, Edit, Factors, FactorStats, ModelCard, SteeringVector
 
 PROMPTS = ["Hi", "Tell me a story about a dog", "The little girl played in the park all day", "Bye", "What is a tree?"]
+
+MEDDLING = {
+    "repetition_penalty": 5.0,
+    "encoder_repetition_penalty": 3.0,
+    "no_repeat_ngram_size": 1,
+    "encoder_no_repeat_ngram_size": 2,
+    "guidance_scale": 2.0,
+    "sequence_bias": [[[9], 50.0]],
+    "bad_words_ids": [[7]],
+    "suppress_tokens": [8],
+    "begin_suppress_tokens": [9],
+    "forced_eos_token_id": 5,
+    "forced_bos_token_id": 6,
+    "min_length": 600,
+    "min_new_tokens": 500,
+    "max_time": 1e-9,
+    "exponential_decay_length_penalty": [1, 9.0],
+    "stop_strings": ["a"],
+    "renormalize_logits": True,
+    "min_p": 0.9,
+    "typical_p": 0.1,
+    "epsilon_cutoff": 0.5,
+    "eta_cutoff": 0.5,
+    "penalty_alpha": 0.6,
+    "remove_invalid_values": True,
+    "token_healing": True,
+    "dola_layers": "low",
+    "do_sample": True,
+    "prompt_lookup_num_tokens": 3,
+    "num_return_sequences": 2,
+    "return_dict_in_generate": True,
+}
+"""Settings of generation that a model may bring: they look at pads, move logits, end a text or change its shape."""
 
 
 @pytest.fixture(scope="module", params=MAIN)
@@ -91,6 +125,14 @@ class TestGreedy:
         assert answers(model) == expected
         assert hf.generation_config.to_dict() == before
 
+    def test_nor_do_those_that_change_logits_or_the_shape_of_the_output(self):
+        """Some look at pads, so a row would depend on its neighbours; all move sampling away from the softmax."""
+        hf, tokenizer = tiny_model("llama")
+        model = Model(hf, tokenizer)
+        expected = [answers(model, temperature=temperature) for temperature in (0.0, 1.0)]
+        hf.generation_config.update(**MEDDLING)
+        assert [answers(model, temperature=temperature) for temperature in (0.0, 1.0)] == expected
+
     def test_progress_and_no_prompts(self, llama):
         seen = []
         texts = answers(llama, batch_size=2, progress=seen.append)
@@ -148,6 +190,36 @@ class TestSampling:
         assert torch.isfinite(first).all()
 
 
+class TestTemplatePrefix:
+    DATED = (
+        "{{ bos_token }}{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ '<|user|>' + m.content }}{% endfor %}"
+    )
+
+    def on(self, monkeypatch, day):
+        on_day(monkeypatch, day)
+        hf, tokenizer = tiny_model("llama")
+        tokenizer.chat_template = self.DATED
+        return Model(hf, tokenizer)
+
+    def pushes(self, card):
+        return SteeringVector("test", card, (Edit(edit(Add(9 * normal(64)), 1, "prompt"), None, "strength"),))
+
+    @pytest.mark.parametrize("stored", ["undated_prefix_ids", "prefix_ids"])
+    def test_a_vector_of_yesterday_spares_the_prefix_of_today(self, monkeypatch, stored):
+        yesterday = self.on(monkeypatch, 21)
+        vector = self.pushes(replace(yesterday.card(), prefix_ids=getattr(yesterday.chat, stored)))
+        today = self.on(monkeypatch, 22)
+        assert yesterday.chat.prefix_ids != today.chat.prefix_ids
+        prefix = today.tokenizer.decode(list(today.chat.prefix_ids))
+        (plain,) = answers(today, [prefix], raw=True)
+        for row in (vector, vector.elicit(), vector.elicit() + vector.suppress()):
+            assert answers(today, [prefix], raw=True, steering=row) == [plain]
+            assert answers(today, [prefix + "x"], raw=True, steering=row) != answers(today, [prefix + "x"], raw=True)
+
+    def test_a_card_has_no_date_in_it(self, monkeypatch):
+        assert self.on(monkeypatch, 21).card() == self.on(monkeypatch, 22).card()
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -161,6 +233,9 @@ class TestRefusals:
             ({"steering": ["mood"] * 5}, "cannot steer with a str"),
             ({"max_new_tokens": 510}, "exceed the context of 512"),
             ({"raw": True, "system": "Be brief."}, "raw prompts are texts and take no system message"),
+            ({"seed": 10**20, "temperature": 1.0}, r"seed is 10+; it must be a whole number from -2\*\*63 to"),
+            ({"seed": -(10**20)}, "seed is -10+; it must be"),
+            ({"system": "caf\udce9"}, "half of a surrogate pair"),
         ],
     )
     def test_in_one_line(self, llama, settings, message):
@@ -185,6 +260,21 @@ class TestRefusals:
             with pytest.raises(InputError, match=r"template prefix .*--force"):
                 answers(llama, steering=row)
             assert len(answers(llama, steering=row, force=True)) == 5
+
+    def test_another_template_only_by_force(self, llama):
+        """Also where the prefix is the same, or was empty: what a vector knows goes with its steering."""
+        for prefix in (llama.chat.prefix_ids, ()):
+            vector = learned(llama, card=replace(llama.card(), prefix_ids=prefix, template_fingerprint="other"))
+            for row in (vector, vector.elicit(), vector.at(6.0)):
+                with pytest.raises(InputError, match=r"(template prefix|another chat template).*--force"):
+                    answers(llama, steering=row)
+                assert answers(llama, steering=row, force=True) == answers(llama, steering=learned(llama))
+
+    def test_another_family_only_by_force(self, llama):
+        vector = learned(llama, card=replace(llama.card(), model_type="mistral"))
+        with pytest.raises(InputError, match=r"made for a mistral model, this one is llama; --force"):
+            answers(llama, steering=vector)
+        assert answers(llama, steering=vector, force=True) == answers(llama, steering=learned(llama))
 
     def test_inside_steer(self, llama):
         """Its own steering would not add up with the one around it, and None says plain, which it would not be."""

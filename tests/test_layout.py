@@ -89,6 +89,15 @@ class TestFinding:
         assert layout.norm is not None
         assert layout.head_is_whole == (family != "gemma2")
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("family", ["gemma2", "llama"])
+    def test_small_logits_hide_no_soft_cap(self, family, dtype):
+        """At a hundredth of the cap it moves them by less than any tolerance."""
+        hf, _ = tiny_model(family, dtype=dtype)
+        hf.lm_head.weight = nn.Parameter(hf.lm_head.weight.detach() * 0.01)
+        assert run(hf, ids_of(1, 8)).abs().max() < 0.5
+        assert check_layout(hf, find_layout(hf)).head_is_whole == (family != "gemma2")
+
     def test_shapes_other_than_the_usual(self):
         hf, _ = tiny_model("llama", n_blocks=1, hidden_size=16)
         layout = check_layout(hf, find_layout(hf))

@@ -1,9 +1,11 @@
 """The installed package: its version, its marks, its entry points, and how lightly it is imported."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points, metadata, version
 from importlib.resources import files
+from pathlib import Path
 
 import trimtab
 from trimtab._version import __version__
@@ -30,6 +32,13 @@ def test_every_public_name_is_there():
     assert trimtab.__all__
     for name in trimtab.__all__:
         assert getattr(trimtab, name) is not None, name
+
+
+def test_nothing_but_the_command_line_writes_to_the_terminal():
+    """ruff's T20 sees `print`; this sees the streams."""
+    root = Path(trimtab.__file__).parent
+    rooms = [path for path in root.rglob("*.py") if path.parent.name != "cli" and path.name != "__main__.py"]
+    assert [str(path) for path in rooms if re.search(r"\bsys\.std(out|err)\b", path.read_text(encoding="utf-8"))] == []
 
 
 def test_importing_the_package_or_asking_for_help_loads_no_heavy_library():

@@ -286,6 +286,15 @@ class TestComposition:
         with pytest.raises(InputError, match=f"different models \\({next(iter(other))}"):
             a + self.steering(Add(torch.ones(WIDTH)), **other)
 
+    def test_templates_are_compared_where_both_know_theirs(self):
+        a, b, plain = (
+            self.steering(Add(torch.ones(WIDTH)), template_fingerprint=fingerprint) for fingerprint in ("a", "b", None)
+        )
+        with pytest.raises(InputError, match="different chat templates"):
+            a + b
+        assert (a + plain).template_fingerprint == (plain + a).template_fingerprint == "a"
+        assert (plain + plain).template_fingerprint is None
+
     def test_edits_of_different_width_at_one_site(self):
         with pytest.raises(InputError, match=r"edits of widths \[3, 12\] cannot meet"):
             Steering((on(Clamp(torch.ones(3), torch.ones(1))), on(Clamp(torch.ones(WIDTH), torch.ones(1)))))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trimtab.cli.tiny import main
 from trimtab.errors import InputError
-from trimtab.models.tiny import FAMILIES, main, make_tiny_model, tiny_model
+from trimtab.models.tiny import FAMILIES, make_tiny_model, tiny_model
 from trimtab.models.tiny_text import SPECIAL_TOKENS, tiny_tokenizer
 
 

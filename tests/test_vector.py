@@ -125,6 +125,9 @@ class TestDirections:
         made = vector().elicit(1.5)
         assert (made.prefix_ids, made.hidden_size, made.n_blocks) == ((1, 3), WIDTH, 4)
         assert made.label == "cdas:elicit:1.5"
+        there = vector()
+        named = replace(there, model=replace(there.model, template_fingerprint="abc"))
+        assert named.elicit().template_fingerprint == named.at(1.0).template_fingerprint == "abc"
 
 
 class TestAt:

@@ -62,7 +62,7 @@ def test_the_installed_command_fits_and_steers_far_from_the_source(installed, tm
     listed = json.loads(run(trimtab, "methods", "--json", cwd=tmp_path))
     assert "cdas" in [method["name"] for method in listed["methods"]]
 
-    run(installed / "python", "-m", "trimtab.models.tiny", "model", cwd=tmp_path)
+    run(installed / "python", "-m", "trimtab.cli.tiny", "model", cwd=tmp_path)
     common = ["--model", "model", "--json"]
     fit = ["fit", "cdas", "--pairs", "story-mood", "--layer", "1", "--epochs", "1", "--out", "vector"]
     fitted = json.loads(run(trimtab, *fit, *common, cwd=tmp_path))

@@ -1,6 +1,7 @@
 """The errors that a user of the library may meet.
 
-The command line turns them into exit codes: `InputError` is 2, `NetworkError` is 3, everything else is 1.
+The command line turns them into exit codes: `InputError` is 2, `NetworkError` is 3, everything else is 1. The one check
+that rooms without a common floor share, `check_characters`, stands here too.
 
 All of them survive pickling, so an error raised in a worker process arrives whole: that is why each constructor hands
 its arguments to `Exception` as they are, and the text is built in `__str__`.
@@ -20,6 +21,21 @@ class InputError(TrimtabError, ValueError):
     The text is one line: what was given, what is allowed, what to do. A `ValueError` too, so that code which knows
     nothing of trimtab can catch it.
     """
+
+
+def check_characters(what: str, text: str) -> None:
+    """Raises an `InputError` unless a text can be written as UTF-8, which every tokenizer and file asks of it.
+
+    Half of a surrogate pair cannot; Python puts one in the place of each byte of a command line that is no UTF-8.
+
+    Args:
+        what: The beginning of the error's sentence.
+        text: The text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what} has half of a surrogate pair; write whole characters, in UTF-8") from None
 
 
 class MissingExtraError(InputError):

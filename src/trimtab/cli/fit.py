@@ -1,5 +1,6 @@
 """`trimtab fit`: a steering vector from contrast pairs."""
 
+import itertools
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from trimtab.cli.describe import factor_words, multipliers, sites
-from trimtab.cli.options import Device, Dtype, Json, ModelName, SourceTokens, given, parse_layer
+from trimtab.cli.options import Device, Dtype, Json, ModelName, NoCalibrate, SourceTokens, given, parse_layer
 from trimtab.cli.output import emit_json, number, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
@@ -46,7 +47,7 @@ def fit(
         int | None, typer.Option("--max-response-tokens", help="Cut responses to so many tokens.")
     ] = None,
     cache_bytes: Annotated[
-        int | None, typer.Option("--cache-bytes", help="Memory for cached teacher distributions.")
+        int | None, typer.Option("--cache-bytes", help="Memory for the states and teacher distributions kept.")
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut pairs longer than the model's context.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Start vector and order of the pairs.")] = None,
@@ -57,10 +58,13 @@ def fit(
     trace: Annotated[
         Path | None, typer.Option("--trace", metavar="T.npz", help="Write the vector and loss of every step here.")
     ] = None,
+    no_calibrate: NoCalibrate = False,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the vector that --out holds.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the vector that --out holds, and an existing --trace.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Fit a steering vector to contrast pairs and save it."""
@@ -84,10 +88,13 @@ def fit(
     with at_work():
         from trimtab.data import load_pairs
         from trimtab.fitting.settings import build_settings
+        from trimtab.fitting.traces import check_trace
         from trimtab.methods import find_method
         from trimtab.methods import fit as fit_vector
         from trimtab.models import load_model
 
+        if trace is not None:
+            check_trace(trace, overwrite=overwrite, out=out)
         build_settings(find_method(method).settings, {"layer": block, **settings})
         contrast = load_pairs(pairs, concept=concept)
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
@@ -95,7 +102,7 @@ def fit(
         with at_work(), show_progress() as progress:
             vector = fit_vector(method, loaded, contrast, layer=block, progress=progress, **replay, **settings)
     except FitDivergedError as error:
-        raise InputError(_diverged(error, out)) from error
+        raise InputError(_diverged(error, out, trace, overwrite=overwrite)) from error
     vector.save(out, overwrite=overwrite)
     summary = _summary(vector, method, block, out)
     if json_output:
@@ -105,13 +112,20 @@ def fit(
         _print_summary(summary, training.get("loss_last_epoch"), model)
 
 
-def _diverged(error: FitDivergedError, out: Path) -> str:
-    """Saves the last good vector beside `out` and says so."""
+def _diverged(error: FitDivergedError, out: Path, trace: Path | None, *, overwrite: bool) -> str:
+    """Saves the last good vector beside `out`, under a number if that name is taken, and says so."""
     if error.last_good is None:
         return f"{error}; there is no vector to keep, {out} was not written"
-    kept = out.with_name(f"{out.name}.last-good")
-    error.last_good.save(kept, overwrite=True)
-    return f"{error}; the vector of the last good step is kept in {kept}, {out} was not written"
+    name = f"{out.name}.last-good"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    try:
+        kept = next(path for path in map(out.with_name, names) if overwrite or not path.exists())
+        error.last_good.save(kept, overwrite=overwrite)
+    except (InputError, OSError) as failure:
+        return f"{error}; nor could the vector of the last good step be kept: {failure}"
+    has_trace = trace is not None and error.step > 0 and trace.exists()
+    traced = f", the trace up to there in {trace}" if has_trace else ""
+    return f"{error}; the vector of the last good step is kept in {kept}{traced}, {out} was not written"
 
 
 def _summary(vector: "SteeringVector", method: str, layer: int, out: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def generate(
     settings = given(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size)
     with at_work():
         from trimtab.models import load_model
-        from trimtab.models.compat import require_fit
+        from trimtab.models.compat import adopted, require_fit
         from trimtab.steering import SteeringVector
 
         vectors = [SteeringVector.load(path) for path, _ in typed]
@@ -87,7 +87,8 @@ def generate(
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
         for saved in vectors:
             require_fit(loaded, saved, force=force)
-        steering = reduce(add, steerings) if steerings else None
+        own = [adopted(loaded, steering, force=force) for steering in steerings]
+        steering = reduce(add, own) if own else None
     with at_work(), show_progress() as progress:
         texts = loaded.generate(
             wanted,

@@ -9,6 +9,7 @@ from trimtab.cli.describe import edits_json, factor_words, multipliers
 from trimtab.cli.options import Device, Dtype, Json
 from trimtab.cli.output import emit_json, number, one_line, print_table, say
 from trimtab.cli.quiet import at_work
+from trimtab.errors import InputError
 
 if TYPE_CHECKING:
     from trimtab.steering import SteeringVector
@@ -71,15 +72,18 @@ def against(vector: "SteeringVector", model: str, device: str | None, dtype: str
     """What a model adds: whether the vector fits it, and the tokens it promotes and demotes there."""
     with at_work():
         from trimtab.models import load_model
-        from trimtab.models.compat import check_fits
+        from trimtab.models.compat import check_fits, same_size
         from trimtab.models.lens import promoted_tokens
 
-        loaded = load_model(model, device=device, dtype=dtype, source_tokens=vector.model.source_tokens)
+        loaded = load_model(model, device=device, dtype=dtype)
         problems = check_fits(loaded, vector)
         fit = {"model": model, "fits": not problems, "problems": problems}
-        if loaded.hidden_size != vector.model.hidden_size:
+        if not same_size(loaded, vector):
             return {"compatibility": fit}
-        promoted, demoted = promoted_tokens(loaded, vector, _TOKENS)
+        try:
+            promoted, demoted = promoted_tokens(loaded, vector, _TOKENS)
+        except InputError as error:
+            return {"compatibility": fit, "no_tokens": str(error)}
     return {"compatibility": fit, "promoted": _scored(promoted), "demoted": _scored(demoted)}
 
 
@@ -105,6 +109,8 @@ def _print(found: dict[str, Any]) -> None:
     if "compatibility" in found:
         fit = found["compatibility"]
         say("", f"fits {fit['model']}" if fit["fits"] else f"does not fit {fit['model']}:", *fit["problems"])
+    if "no_tokens" in found:
+        say(f"promoted: {found['no_tokens']}")
     for name in ("promoted", "demoted"):
         if name in found:
             say(f"{name}: " + "  ".join(f"{entry['token']!r} {number(entry['score'])}" for entry in found[name]))

@@ -1,4 +1,4 @@
-"""`trimtab models`: the families that were checked, and how any other is found."""
+"""`trimtab models`: the families whose parts are known, and how any other is found."""
 
 from dataclasses import asdict
 

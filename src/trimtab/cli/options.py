@@ -21,7 +21,13 @@ SourceTokens = Annotated[
 ]
 VectorPath = Annotated[Path, typer.Option("--vector", metavar="DIR", help="A saved vector's directory.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Apply the vector although the chat template or prefix is not the one it knows.")
+    bool, typer.Option("--force", help="Apply the vector although family, template or prefix is not the one it knows.")
+]
+NoCalibrate = Annotated[
+    bool,
+    typer.Option(
+        "--no-calibrate", help="Skip the search for the best multiplier. No effect yet: there is no such search."
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from trimtab.data.pairs import ContrastPair
-from trimtab.errors import InputError
+from trimtab.errors import InputError, check_characters
 
 if TYPE_CHECKING:
     from trimtab.models.messages import Prompt
@@ -78,10 +78,7 @@ def read_row(row: Any, where: str) -> ContrastPair | None:
 def _text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where}: column {column!r} is {_kind(value)}; give a text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where}: column {column!r} has half of a surrogate pair; write whole characters") from None
+    check_characters(f"{where}: column {column!r}", value)
     return value
 
 

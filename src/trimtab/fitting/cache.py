@@ -24,6 +24,11 @@ from trimtab.progress import Progress, ProgressCallback
 logger = logging.getLogger(__name__)
 
 BUILD_TOKENS = 4096
+"""Most padded tokens in one forward over whole sequences, unless one sequence is longer."""
+
+LOG_PROBS_BYTES = 64 * 1024**2
+"""Size of one float32 logits chunk when log-probabilities are made to be kept."""
+
 TEACHERS = ("log_probs", "states", "none")
 
 
@@ -119,7 +124,13 @@ class FrozenCache:
 
     @torch.no_grad()
     def _log_probs(self, finals: Tensor) -> Tensor:
-        return torch.log_softmax(self._model.logits(finals).float(), dim=-1)
+        """Log-probabilities (n, v) of head inputs (n, d), the logits in chunks."""
+        vocabulary = self._model.vocabulary
+        found = finals.new_empty((len(finals), vocabulary), dtype=torch.float32)
+        chunk = max(1, LOG_PROBS_BYTES // (4 * vocabulary))
+        for states, part in zip(finals.split(chunk), found.split(chunk), strict=True):
+            torch.log_softmax(self._model.logits(states).float(), dim=-1, out=part)
+        return found
 
     def _build(self, progress: ProgressCallback | None) -> None:
         started, total, done = time.monotonic(), len(self._items), 0
@@ -137,17 +148,30 @@ class FrozenCache:
                 progress(Progress("cache", done, total, time.monotonic() - started))
 
     def _run_whole(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Source state (d,) float32 and teacher's final states (n, d) a item, from one plain forward of the sources."""
-        items = [self._items[index] for index in indices]
-        ids, _ = pad_right([item.source for item in items], self._device)
-        states, finals = self._model.whole(ids, self._layer)
-        return [
-            (states[row, item.source_position].float(), finals[row, item.source_scored].clone())
-            for row, item in enumerate(items)
-        ]
+        """Source state (d,) float32 and teacher's final states (n, d) a item, from plain forwards of the sources."""
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for group in self._groups(indices, [len(self._items[index].source) for index in indices]):
+            items = [self._items[index] for index in group]
+            ids, _ = pad_right([item.source for item in items], self._device)
+            states, finals = self._model.whole(ids, self._layer)
+            for row, (index, item) in enumerate(zip(group, items, strict=True)):
+                source = states[row, item.source_position].to(torch.float32, copy=True)  # a view would keep all states
+                found[index] = source, finals[row, item.source_scored].clone()
+        return [found[index] for index in indices]
 
     def _run_trunk(self, indices: Sequence[int]) -> list[Tensor]:
-        items = [self._items[index] for index in indices]
-        ids, _ = pad_right([item.base for item in items], self._device)
-        states = self._model.trunk(ids, self._layer)
-        return [states[row, : len(item.base)].clone() for row, item in enumerate(items)]
+        """States (s, d) at the site a item, from forwards of the base sequences."""
+        found: dict[int, Tensor] = {}
+        for group in self._groups(indices, [len(self._items[index].base) for index in indices]):
+            ids, _ = pad_right([self._items[index].base for index in group], self._device)
+            states = self._model.trunk(ids, self._layer)
+            for row, index in enumerate(group):
+                found[index] = states[row, : len(self._items[index].base)].clone()
+        return [found[index] for index in indices]
+
+    def _groups(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """The indices in groups that one forward may hold.
+
+        Called for the sequences that are run: an item's base may be long where its source is short.
+        """
+        return [[indices[place] for place in group] for group in buckets(lengths, BUILD_TOKENS)]

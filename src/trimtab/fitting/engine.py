@@ -15,9 +15,10 @@ from torch import Tensor
 
 from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting.cache import CachePlan, FrozenCache
+from trimtab.fitting.buckets import buckets
+from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache
 from trimtab.fitting.items import Item, interchange_items
-from trimtab.fitting.order import Array, example_order, start_directions
+from trimtab.fitting.order import Array, array_hash, example_order, start_directions
 from trimtab.fitting.settings import TrainSettings
 from trimtab.fitting.traces import check_trace, write_trace
 from trimtab.fitting.trainer import DivergedError, InterchangeTrainer, Objective, Trace
@@ -40,6 +41,7 @@ class FitOptions:
         init: Start vector (hidden,) or (rank, hidden), or the path of a `.npy`.
         order: Example indices (epochs, pairs), or the path of a `.npy`.
         trace: Where to write the run as `.npz`: `vecs` (steps + 1, hidden), `jsd` a minibatch and `n_tok` a minibatch.
+            An existing file is replaced. Of a run that diverges, the steps before, if there are any.
         progress: Told of every batch of the cache and every step.
     """
 
@@ -56,8 +58,10 @@ class InterchangeFit:
     Attributes:
         directions: W, (r, d) float32 on the CPU.
         factors: Coordinates of the source states of all training prompts, a class.
-        trace: The run.
+        trace: The run, or its steps before it diverged.
         edit_ratio: Median of (norm of the edit) / (norm of the state) over prompt tokens, a direction, at multiplier 1.
+        given: sha256 of the start vector (float32, (rank, hidden)) and of the order (int64, (epochs, pairs)) as they
+            were used, where they were given; None where the seed made them.
         plan: What was cached.
         seconds: Wall clock: of the whole fit and of building the cache.
         diverged_at: 0-based step at which the loss left the finite numbers; `directions` are then the last good ones.
@@ -65,8 +69,9 @@ class InterchangeFit:
 
     directions: Tensor
     factors: Factors
-    trace: Trace | None
+    trace: Trace
     edit_ratio: dict[str, float]
+    given: dict[str, str | None]
     plan: CachePlan
     seconds: dict[str, float]
     diverged_at: int | None = None
@@ -79,8 +84,8 @@ def fit_interchange(
 
     Raises:
         InputError: A layer the model does not have, a rank above its width, no pairs or such that do not fit the
-            context, a start vector or order of the wrong shape, positions that pick no token, or a trace that cannot
-            be written.
+            context, a start vector or order of the wrong shape, positions that pick no token, a template without an
+            assistant header and no source tokens, or a trace that cannot be written.
         FitDivergedError: The states at the layer are not finite.
     """
     began = time.monotonic()
@@ -93,6 +98,7 @@ def fit_interchange(
         raise InputError(f"no pairs to learn from in {pairs.source!r}; give at least one")
     if options.trace is not None:
         check_trace(Path(options.trace))
+    model.chat.check_source()
     if settings.rank > model.hidden_size:
         raise InputError(f"rank {settings.rank} exceeds the model's hidden size {model.hidden_size}")
     start = start_directions(options.init, settings.rank, model.hidden_size, settings.seed)
@@ -119,18 +125,22 @@ def fit_interchange(
                 0,
             )
         trainer = InterchangeTrainer(split, cache, items, objective, settings)
-        diverged, trace = None, None
+        diverged = None
         try:
             trace = trainer.run(start.to(cache.sources.device), order, options.progress)
-            directions = trace.vectors[-1]
         except DivergedError as stop:
-            diverged, directions = stop.step, stop.directions.cpu()
+            diverged, trace = stop.step, stop.trace
+        directions = trace.vectors[-1]
         factors = _factors(cache.sources.cpu(), directions)
         ratio = _edit_ratio(cache, items, directions, factors)
-    if trace is not None and options.trace is not None:
+    if options.trace is not None and len(trace.losses):
         write_trace(Path(options.trace), trace)
+    given = {
+        "init": None if options.init is None else array_hash(start),
+        "order": None if options.order is None else array_hash(order),
+    }
     seconds = {"total": time.monotonic() - began, "cache": cached - began}
-    return InterchangeFit(directions, factors, trace, ratio, plan, seconds, diverged)
+    return InterchangeFit(directions, factors, trace, ratio, given, plan, seconds, diverged)
 
 
 def _factors(sources: Tensor, directions: Tensor) -> Factors:
@@ -147,9 +157,12 @@ def _edit_ratio(cache: FrozenCache, items: Sequence[Item], directions: Tensor, f
     ratios = {}
     for offset, direction in enumerate(("elicit", "suppress")):
         chosen = list(range(offset, len(items), 2))[:RATIO_ITEMS]
-        states = cache.base(chosen)
-        tokens = torch.cat([s[items[k].prefix : items[k].base_prompt] for k, s in zip(chosen, states, strict=True)])
-        tokens = tokens.float().cpu()
-        moved = (factors.value(direction, 1.0) - tokens @ directions.T) @ directions
-        ratios[direction] = float((moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12)).median())
+        found = []
+        for group in buckets([len(items[k].base) for k in chosen], BUILD_TOKENS):
+            of_group = [chosen[place] for place in group]
+            for k, states in zip(of_group, cache.base(of_group), strict=True):
+                tokens = states[items[k].prefix : items[k].base_prompt].float().cpu()
+                moved = (factors.value(direction, 1.0) - tokens @ directions.T) @ directions
+                found.append(moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12))
+        ratios[direction] = float(torch.cat(found).median())
     return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,11 @@ def example_order(order: Array | None, epochs: int, n: int, seed: int) -> Tensor
         rows.append(torch.randperm(n, generator=generator))
         torch.randperm(n, generator=generator)
     return torch.stack(rows)
+
+
+def array_hash(values: Tensor) -> str:
+    """sha256 (hex) of a tensor's bytes, row by row."""
+    return sha256(values.contiguous().numpy().tobytes()).hexdigest()
 
 
 def read_array(name: str, value: Array) -> np.ndarray:

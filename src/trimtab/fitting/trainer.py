@@ -6,6 +6,7 @@ Letters: b sequences of a group, s tokens, d hidden, r rank, n scored tokens of 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,13 @@ from trimtab.steering import Geometry, Positions
 CHUNK_BYTES = 8 * 1024**2
 """Size of one float32 logits chunk: small enough for a CPU's cache and far below a whole (n, v)."""
 
+GRADIENT_SCALE = 2.0**8
+"""What a scored token's gradient is multiplied by on its way through the model.
+
+A token weighs one part in hundreds, and what it sends to most entries of a large vocabulary is smaller still: below
+6e-8 float16 makes it 0. A power of two changes no other number.
+"""
+
 PROOF_ITEMS = 8
 """Sequences, the longest ones, on which shortcuts are proved before they are used."""
 
@@ -38,7 +46,7 @@ Objective = Callable[[Tensor, Tensor], TokenLoss]
 
 @dataclass(frozen=True)
 class Trace:
-    """A run, step by step.
+    """A run, step by step, up to the last step that was finite.
 
     Attributes:
         vectors: (steps + 1, r, d) float32, before the first and after every step.
@@ -56,12 +64,12 @@ class DivergedError(ArithmeticError):
 
     Attributes:
         step: 0-based step.
-        directions: (r, d), the last good ones.
+        trace: The steps before it; its last directions are the last good ones.
     """
 
-    def __init__(self, step: int, directions: Tensor) -> None:
-        super().__init__(step, directions)
-        self.step, self.directions = step, directions
+    def __init__(self, step: int, trace: Trace) -> None:
+        super().__init__(step, trace)
+        self.step, self.trace = step, trace
 
 
 class InterchangeTrainer:
@@ -107,7 +115,7 @@ class InterchangeTrainer:
         batches = [batch for epoch in order for batch in epoch.split(settings.batch_size)]
         weights = start.clone().requires_grad_()
         optimiser = torch.optim.AdamW([weights], lr=settings.lr, weight_decay=settings.weight_decay)
-        vectors, losses, counts = [start.clone().cpu()], [], []
+        vectors, losses, counts = [start.clone().cpu()], [torch.empty(0)], [torch.empty(0, dtype=torch.int64)]
         started = time.monotonic()
         for step, batch in enumerate(batches):
             optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / len(batches))
@@ -115,7 +123,7 @@ class InterchangeTrainer:
             loss, n_tokens = self._step(weights, batch.tolist())
             assert weights.grad is not None
             if not (torch.isfinite(loss).all() and torch.isfinite(weights.grad).all()):
-                raise DivergedError(step, weights.detach().clone())
+                raise DivergedError(step, Trace(torch.stack(vectors), torch.cat(losses), torch.cat(counts)))
             torch.nn.utils.clip_grad_norm_([weights], settings.grad_clip)
             optimiser.step()
             with torch.no_grad():
@@ -134,10 +142,13 @@ class InterchangeTrainer:
         scored = torch.tensor([self._items[index].n_scored for index in indices])
         n_tokens = torch.stack([scored[:half].sum(), scored[half:].sum()])
         weight = self._token_weights(scored, n_tokens)
+        scale = GRADIENT_SCALE * 2.0 ** -math.floor(math.log2(float(weight.max())))
         sums = torch.zeros(len(indices), dtype=torch.float64)
         lengths = [len(self._items[index].base) - self._upper.prefix_length for index in indices]
         for group in buckets(lengths, self._settings.max_tokens):
-            sums[group] = self._group(weights, [indices[k] for k in group], weight[group])
+            sums[group] = self._group(weights, [indices[k] for k in group], scale * weight[group])
+        assert weights.grad is not None
+        weights.grad.div_(scale)
         minibatch = torch.stack([sums[:half].sum(), sums[half:].sum()])
         return (minibatch / n_tokens).float(), n_tokens
 

@@ -33,27 +33,27 @@ def clamp_vector(
         model=model.card(),
         edits=(Edit(Intervention(Site(settings.layer), clamp, positions), fit.factors),),
         settings=dataclasses.asdict(settings),
-        provenance=provenance(pairs, settings, fit),
+        provenance=provenance(model, pairs, settings, fit),
     )
     if fit.diverged_at is not None:
         raise FitDivergedError(
-            f"the loss of step {fit.diverged_at} is not finite; lower lr (now {settings.lr:g}), or look for NaN in the "
-            "model's weights",
+            f"the loss of step {fit.diverged_at} is not finite; lower lr (now {settings.lr:g}), load the model in "
+            "float32, or look for NaN in its weights",
             fit.diverged_at,
             vector,
         )
     return vector
 
 
-def provenance(pairs: PairSet, settings: TrainSettings, fit: InterchangeFit) -> dict[str, JSON]:
-    """Where a vector comes from: data, run, cache, versions."""
+def provenance(model: Model, pairs: PairSet, settings: TrainSettings, fit: InterchangeFit) -> dict[str, JSON]:
+    """Where a vector comes from: data, run, cache, what it was computed on, versions."""
     training: dict[str, JSON] = {
         "epochs": settings.epochs,
         "seconds": round(fit.seconds["total"], 3),
         "cache_seconds": round(fit.seconds["cache"], 3),
         "cache": {"base_states": fit.plan.base, "teacher": fit.plan.teacher, "bytes": fit.plan.bytes},
     }
-    if fit.trace is not None:
+    if fit.diverged_at is None:
         losses = fit.trace.losses.view(-1, 2).mean(dim=1)
         last_epoch = losses[-(len(losses) // settings.epochs) :]
         training |= {
@@ -67,6 +67,12 @@ def provenance(pairs: PairSet, settings: TrainSettings, fit: InterchangeFit) -> 
         "concept": concepts[0] if len(concepts) == 1 else None,
         "data": {"source": str(pairs.source), "hash": pairs.content_hash, "pairs": len(pairs)},
         "seed": settings.seed,
+        "given": dict(fit.given),
+        "computed": {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+            "attention": model.attention,
+        },
         "training": training,
         "edit_ratio": dict(fit.edit_ratio),
         "versions": {

@@ -70,6 +70,7 @@ def steer(
             _hook(undo, layout, plan, points, tracker)
             _follow_generate(undo, layout.model, tracker)
             _renew_forward(undo, layout.stack)
+            _follow_checkpoints(undo, layout.stack, tracker)
             _no_compile(undo, layout.model)
         yield
 
@@ -210,8 +211,8 @@ class _SiteHook:
         forward = self.tracker.current
         if forward is None:
             raise InputError(
-                f"the module of site {self.site} ran outside a forward of the model, as gradient checkpointing does "
-                "for sites inside a block; steer resid_pre or resid_post, or switch checkpointing off"
+                f"the module of site {self.site} ran outside a forward of the model; run the whole model, and switch "
+                "gradient checkpointing on before steer() is entered, not inside"
             )
         if state.dim() != 3 or state.shape[:2] != forward.shape:
             raise InputError(
@@ -297,6 +298,21 @@ def _follow_generate(undo: ExitStack, model: nn.Module, tracker: RowTracker) -> 
             return generate(*args, **kwargs)
 
     _replace(undo, model, "generate", followed)
+
+
+def _follow_checkpoints(undo: ExitStack, stack: nn.Module, tracker: RowTracker) -> None:
+    """Make what gradient checkpointing computes again in the backward belong to the forward it came from.
+
+    Until transformers 5.22 the hooks of a block run again with it; later ones, only those of the parts inside it.
+    """
+    for module in stack.modules():
+        checkpoint = vars(module).get("_gradient_checkpointing_func")
+        if checkpoint is not None:
+
+            def followed(function: Callable[..., Any], *args: Any, checkpoint: Any = checkpoint, **kwargs: Any) -> Any:
+                return checkpoint(tracker.bound(function), *args, **kwargs)
+
+            _replace(undo, module, "_gradient_checkpointing_func", followed)
 
 
 def _renew_forward(undo: ExitStack, stack: nn.Module) -> None:

@@ -115,11 +115,15 @@ def coordinates(model: Model, vector: SteeringVector, texts: Sequence[str], *, e
         edit: Which of the vector's edits to read.
 
     Raises:
-        InputError: An empty text, a vector for another width or depth, or an edit that is absent or has no directions.
+        InputError: A text that is empty or longer than the context, a vector for another width or depth, or an edit
+            that is absent or has no directions.
     """
     intervention = edit_to_read(model, vector, edit).intervention
     directions = probe_directions(intervention.transform).to(model.device)
     rows = [model.chat.render_raw(text).ids for text in texts]
+    limit, longest = model.context_length, max(map(len, rows), default=0)
+    if limit is not None and longest > limit:
+        raise InputError(f"a text of {longest} tokens exceeds the context of {limit}; shorten it, or read it in parts")
     states = capture(model.hf, rows, [intervention.site])
     return [
         TokenCoordinates(

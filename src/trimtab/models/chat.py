@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from trimtab.errors import InputError
+from trimtab.errors import InputError, check_characters
 from trimtab.models.messages import Message, Prompt, as_messages, split_system, with_system
 from trimtab.models.spans import Tokens, shared_prefix, special_prefix, tokenise
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROBE = "trimtab-probe"
+_NO_DATE = "{%- macro strftime_now(format) -%}{{ format }}{%- endmacro -%}"
+"""In front of a template it makes the clock that transformers gives templates print `%d %b %Y` in place of the day."""
+
 _UNREADABLE = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
@@ -54,7 +57,9 @@ class ChatFormat:
     Attributes:
         kind: `template` or `plain`.
         prefix_ids: Leading ids that do not depend on the prompt: BOS and the header of the first turn, found as what
-            the rendered messages "a" and "b" share; BOS or nothing for a plain format.
+            the rendered messages "a" and "b" share; BOS or nothing for a plain format. A template that prints the date
+            has today's in it.
+        undated_prefix_ids: As many of them as depend on no date either: what a vector can keep.
         fingerprint: SHA-256 over the template's text and the special tokens; two formats with one fingerprint render
             alike.
         source_tokens: The text whose last occurrence marks the source position, or None for the assistant header.
@@ -64,8 +69,7 @@ class ChatFormat:
         source_tokens: Overrides the assistant header as the place of the source position.
 
     Raises:
-        InputError: The template cannot render one user turn, or it has no assistant header and `source_tokens` is not
-            given.
+        InputError: The template cannot render one user turn, or `source_tokens` is empty.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, source_tokens: str | None = None) -> None:
@@ -81,8 +85,35 @@ class ChatFormat:
         if self.kind == "template":
             first, second = (self._apply([{"role": "user", "content": content}]) for content in "ab")
             self.prefix_ids = shared_prefix(self._tokens(first).ids, self._tokens(second).ids)
-            if source_tokens is None:
-                self._check_header(first)
+        self.undated_prefix_ids: tuple[int, ...] = self._undated_prefix()
+
+    def check_source(self) -> None:
+        """Makes sure that rendered prompts have a source position, which only a fit reads.
+
+        Without source tokens it is a prompt's last token, which must end what stands before an answer. Either asking
+        for the header appends it, or (Mistral writes no header of its own) the answer of a rendered assistant turn
+        follows the prompt directly.
+
+        Raises:
+            InputError: The template has no assistant header, and no source tokens were given.
+        """
+        if self.kind == "plain" or self.source_tokens is not None:
+            return
+        user: Message = {"role": "user", "content": "a"}
+        prompt = self._apply([user])
+        try:
+            bare = self._apply([user], header=False)
+            if prompt != bare and prompt.startswith(bare):
+                return
+            answered = self._apply([user, {"role": "assistant", "content": _PROBE}], header=False)
+        except InputError:
+            answered = ""
+        if answered.startswith(prompt) and answered[len(prompt) :].lstrip().startswith(_PROBE):
+            return
+        raise InputError(
+            "the chat template shows no assistant header: name the text that ends a prompt with --source-tokens "
+            "(source_tokens in Python)"
+        )
 
     def render(self, prompt: Prompt, *, system: str | None = None) -> RenderedPrompt:
         """Renders a prompt up to where the model's answer begins.
@@ -95,8 +126,8 @@ class ChatFormat:
             The prompt with its ids and positions.
 
         Raises:
-            InputError: The messages are malformed, the template refuses them, the source tokens do not occur, or the
-                prompt has not a single token.
+            InputError: The messages are malformed, the template refuses them, the source tokens do not occur, the
+                prompt has not a single token, or a character that no tokenizer can read.
         """
         messages = as_messages(prompt)
         if system is not None:
@@ -120,7 +151,7 @@ class ChatFormat:
             source position.
 
         Raises:
-            InputError: The text has not a single token.
+            InputError: The text has not a single token, or a character that no tokenizer can read.
         """
         tokens = self._tokens(text)
         if not tokens.ids:
@@ -171,6 +202,7 @@ class ChatFormat:
 
     def _tokens(self, text: str) -> Tokens:
         """Tokenises a whole sequence; adds the tokenizer's BOS unless the text begins with it."""
+        check_characters(f"the text that begins {_begin(text)!r}", text)
         tokens = tokenise(self._tokenizer, text)
         bos = self._tokenizer.bos_token
         spelled = isinstance(bos, str) and text.lstrip().startswith(bos)
@@ -185,11 +217,14 @@ class ChatFormat:
         shared = len(shared_prefix(head, tokens.ids))
         return min(shared, len(head) - 1, len(tokens.ids) - 1)
 
-    def _apply(self, messages: Sequence[Message], *, header: bool = True) -> str:
-        """Renders with the model's template; a refusal of the template becomes an `InputError`."""
+    def _apply(self, messages: Sequence[Message], *, header: bool = True, template: str | None = None) -> str:
+        """Renders with the model's template, or another; a refusal of the template becomes an `InputError`."""
         try:
             text: Any = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=header
+                [dict(message) for message in messages],
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=header,
             )
         except _UNREADABLE as error:
             roles = ", ".join(message["role"] for message in messages)
@@ -224,26 +259,16 @@ class ChatFormat:
             return False
         return _PROBE in probe
 
-    def _check_header(self, prompt: str) -> None:
-        """Makes sure that a prompt's last token ends what stands before an answer.
-
-        Either asking for the header appends it, or (Mistral writes no header of its own) the answer of a rendered
-        assistant turn follows the prompt directly.
-        """
-        user: Message = {"role": "user", "content": "a"}
+    def _undated_prefix(self) -> tuple[int, ...]:
+        """The prefix up to where a date begins; BOS where the template cannot do without a real one."""
+        template = self._tokenizer.get_chat_template() if self.kind == "template" else ""
+        if "strftime_now" not in template:
+            return self.prefix_ids
         try:
-            bare = self._apply([user], header=False)
-            if prompt != bare and prompt.startswith(bare):
-                return
-            answered = self._apply([user, {"role": "assistant", "content": _PROBE}], header=False)
+            undated = self._apply([{"role": "user", "content": "a"}], template=_NO_DATE + template)
         except InputError:
-            answered = ""
-        if answered.startswith(prompt) and answered[len(prompt) :].lstrip().startswith(_PROBE):
-            return
-        raise InputError(
-            "the chat template shows no assistant header: name the text that ends a prompt with --source-tokens "
-            "(source_tokens in Python)"
-        )
+            return self._bos
+        return shared_prefix(self.prefix_ids, self._tokens(undated).ids)
 
 
 def _begin(text: str, width: int = 60) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
 from trimtab.models.families import hook_point
-from trimtab.steering import Edit, SteeringVector
+from trimtab.steering import Edit, Steering, SteeringVector
 
 if TYPE_CHECKING:
+    from trimtab.models.chat import ChatFormat
     from trimtab.models.model import Model
 
 
@@ -21,13 +23,11 @@ def check_fits(model: Model, vector: SteeringVector) -> list[str]:
         problems.append(f"the vector was made for {card.n_blocks} blocks, the model has {model.n_blocks}")
     if problems:
         return problems
-    if card.prefix_ids != model.chat.prefix_ids:
-        problems.append(
-            f"the vector was made with the template prefix {list(card.prefix_ids)}, "
-            f"the model's is {list(model.chat.prefix_ids)}"
-        )
-    elif card.template_fingerprint not in (None, model.chat.fingerprint):
-        problems.append("the vector was made with another chat template")
+    if card.model_type not in (None, model.layout.model_type):
+        problems.append(f"the vector was made for a {card.model_type} model, this one is {model.layout.model_type}")
+    template = _other_template(model.chat, card.prefix_ids, card.template_fingerprint)
+    if template is not None:
+        problems.append(f"the vector was made with {template}")
     for edit in vector.edits:
         site = edit.intervention.site
         try:
@@ -35,6 +35,39 @@ def check_fits(model: Model, vector: SteeringVector) -> list[str]:
         except InputError as error:
             problems.append(str(error))
     return problems
+
+
+def _other_template(chat: ChatFormat, prefix_ids: tuple[int, ...], fingerprint: str | None) -> str | None:
+    """The other template or prefix that something was made with; None if it was made with the model's own.
+
+    Under one template prefixes may differ: by the date that it prints, by ids of a larger vocabulary.
+    """
+    if fingerprint == chat.fingerprint:
+        return None
+    if prefix_ids not in (chat.prefix_ids, chat.undated_prefix_ids):
+        return f"the template prefix {list(prefix_ids)}, the model's is {list(chat.prefix_ids)}"
+    return None if fingerprint is None else "another chat template"
+
+
+def adopted(model: Model, steering: Steering, *, force: bool = False) -> Steering:
+    """A steering as the model applies it: its prefix is the model's own, as the template writes it today.
+
+    One that names neither prefix nor template stays as it is, and edits the prefix too.
+
+    Args:
+        model: The model to be steered.
+        steering: Of a vector, or made by hand.
+        force: Let another prefix or template pass.
+
+    Raises:
+        InputError: It was made with another prefix or template.
+    """
+    if not steering.prefix_ids and steering.template_fingerprint is None:
+        return steering
+    other = _other_template(model.chat, steering.prefix_ids, steering.template_fingerprint)
+    if other is not None and not force:
+        raise InputError(f"{steering.label} was made with {other}; use the vector's own model, or --force (force=True)")
+    return replace(steering, prefix_ids=model.chat.prefix_ids, template_fingerprint=model.chat.fingerprint)
 
 
 def edit_to_read(model: Model, vector: SteeringVector, index: int) -> Edit:
@@ -55,11 +88,14 @@ def require_fit(model: Model, vector: SteeringVector, *, force: bool = False) ->
     Args:
         model: The model to be steered.
         vector: The vector.
-        force: Let another prefix or template pass; another width or depth never does.
+        force: Let another family, prefix or template pass; another width or depth never does.
     """
-    problems = check_fits(model, vector)
-    card = vector.model
-    same_size = (card.hidden_size, card.n_blocks) == (model.hidden_size, model.n_blocks)
-    if problems and not (force and same_size):
-        remedy = "--force applies it all the same" if same_size else "fit a vector for this model"
-        raise InputError(f"vector for {card.id!r} does not fit {model.name!r}: {'; '.join(problems)}; {remedy}")
+    problems, same = check_fits(model, vector), same_size(model, vector)
+    if problems and not (force and same):
+        remedy = "--force applies it all the same" if same else "fit a vector for this model"
+        raise InputError(f"vector for {vector.model.id!r} does not fit {model.name!r}: {'; '.join(problems)}; {remedy}")
+
+
+def same_size(model: Model, vector: SteeringVector) -> bool:
+    """Whether the vector was made for this width and depth: without that nothing of it can be read or applied."""
+    return (vector.model.hidden_size, vector.model.n_blocks) == (model.hidden_size, model.n_blocks)

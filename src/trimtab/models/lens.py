@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from trimtab.models.model import Model
 
 
+_STREAM = ("resid_pre", "resid_post", "attn_out", "mlp_out")
+"""Kinds of site whose state is the residual stream or is added to it."""
+
+
 @torch.no_grad()
 def promoted_tokens(
     model: Model, vector: SteeringVector, k: int = 10, *, edit: int = 0
@@ -36,10 +40,12 @@ def promoted_tokens(
     if k < 1:
         raise InputError(f"k={k} tokens asked for; give at least 1")
     chosen = edit_to_read(model, vector, edit)
+    site = chosen.intervention.site
+    if site.kind not in _STREAM:
+        raise InputError(
+            f"the edit at {site} is not in the residual stream; only edits at {', '.join(_STREAM)} promote tokens"
+        )
     u = _displacement(chosen).to(model.device)
-    if u.shape[0] != model.hidden_size:
-        site = chosen.intervention.site
-        raise InputError(f"the edit at {site} has width {u.shape[0]}; only edits of the residual stream promote tokens")
     scores = _read(model, u * (model.hidden_size**0.5) * 100.0)
     k = min(k, scores.shape[0])
     up, down = scores.topk(k), scores.topk(k, largest=False)

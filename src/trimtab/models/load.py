@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import is_offline_mode
+from huggingface_hub import is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
+    HTTPError,  # of the Hub's own client: httpx in huggingface_hub 1, httpx2 in 2
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
@@ -20,9 +22,12 @@ from trimtab.errors import InputError, NetworkError
 from trimtab.models.model import Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 logger = logging.getLogger(__name__)
+
+_SHOWN_KEYS = 3
+"""How many of a checkpoint's missing weights an error names."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -50,8 +55,9 @@ def load_model(
         source_tokens: See `Model`.
 
     Raises:
-        InputError: No such model, files that cannot be read, or a model trimtab cannot work with.
-        NetworkError: The Hub could not be reached.
+        InputError: No such model, files that cannot be read, weights that are missing or have another shape, or a model
+            trimtab cannot work with.
+        NetworkError: The Hub could not be reached, or failed.
     """
     name = str(name_or_path)
     wanted_device = _device(device)
@@ -59,23 +65,60 @@ def load_model(
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise InputError(f"{name} is no model: no config.json there; give a Hugging Face model directory or a Hub id")
 
-    def load(loader: Callable[..., object], **options: object) -> object:
+    def load(loader: Callable[..., Any], **options: object) -> Any:
         try:
             return loader(name, revision=revision, trust_remote_code=trust_remote_code, **options)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # safetensors, tokenizers and the HTTP client each have bare Exceptions of their own
             raise _explained(name, error) from error
 
     load(AutoConfig.from_pretrained)
     tokenizer = load(AutoTokenizer.from_pretrained)
     options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    hf = load(AutoModelForCausalLM.from_pretrained, dtype=wanted_dtype, **options)
-    hf.to(wanted_device).eval()  # pyright: ignore[reportAttributeAccessIssue]
-    return Model(hf, tokenizer, name=name, revision=revision, source_tokens=source_tokens)  # pyright: ignore[reportArgumentType]
+    # Without ignore_mismatched_sizes transformers raises too, but the names are then only in its log.
+    hf, report = load(
+        AutoModelForCausalLM.from_pretrained,
+        dtype=wanted_dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    _check_complete(name, report)
+    hf.to(wanted_device).eval()
+    return Model(hf, tokenizer, name=name, revision=_commit(name, revision), source_tokens=source_tokens)
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit that was loaded, as the Hub's cache files it; of a local directory, the revision as given.
+
+    The model does not tell: newer releases of transformers keep no commit in the configuration.
+    """
+    if Path(name).exists():
+        return revision
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else revision
+
+
+def _check_complete(name: str, report: Mapping[str, Collection[Any]]) -> None:
+    """Raise InputError unless the checkpoint had every weight; transformers would only warn, and draw them at random.
+
+    Its report leaves out weights that are tied to others and those that the model's class says may be absent.
+    """
+    for problem, keys in (
+        ("lacks weights", sorted(report["missing_keys"])),
+        ("has weights of another shape than its config.json says", sorted(key[0] for key in report["mismatched_keys"])),
+    ):
+        if keys:
+            shown = ", ".join(keys[:_SHOWN_KEYS]) + f" and {len(keys) - _SHOWN_KEYS} more" * (len(keys) > _SHOWN_KEYS)
+            raise InputError(
+                f"model {name!r} {problem} ({shown}); fetch or save it again, whole and with its language-model head"
+            )
 
 
 def _explained(name: str, error: Exception) -> InputError | NetworkError:
     """The error to show for one of transformers' own, judged by what the Hub's client raised beneath it."""
-    first = " ".join(str(error).split())[:200]
+    first = " ".join(str(error).split())[:200] or type(error).__name__
     if Path(name).exists():
         return InputError(f"cannot load {name!r} as a causal language model: {first}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -85,14 +128,24 @@ def _explained(name: str, error: Exception) -> InputError | NetworkError:
         return InputError(f"model {name!r} is gated: accept its terms on the Hub and log in with `hf auth login`")
     if any(isinstance(cause, (RepositoryNotFoundError, HFValidationError)) for cause in beneath):
         return InputError(f"unknown model {name!r}: neither a directory here nor a model on the Hub; check its name")
-    if any(isinstance(cause, LocalEntryNotFoundError) for cause in beneath):
+    out_of_reach = any(isinstance(cause, LocalEntryNotFoundError) for cause in beneath)
+    if out_of_reach or any(_is_outage(cause) for cause in beneath):
         if is_offline_mode():
             return InputError(
                 f"unknown model {name!r}: no directory here, not in the Hub's cache, and the Hub is switched off "
                 "(HF_HUB_OFFLINE); give a model directory or switch it on"
             )
-        return NetworkError(f"model {name!r} is no directory here, and the Hub cannot be reached to look for it")
+        if out_of_reach:
+            return NetworkError(f"model {name!r} is no directory here, and the Hub cannot be reached to look for it")
+        return NetworkError(f"the Hub failed while {name!r} was fetched ({first}); try again, what is there is kept")
     return InputError(f"cannot load {name!r} as a causal language model: {first}")
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the Hub or the way to it failed: no answer, one that broke off, too many requests, a fault of its own."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 429) or error.response.status_code >= 500
+    return isinstance(error, (HTTPError, ConnectionError, TimeoutError))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,13 +11,26 @@ from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokeniz
 from trimtab.errors import InputError
 from trimtab.models.apply import Row, steer
 from trimtab.models.chat import ChatFormat, Prompt, RenderedPrompt
-from trimtab.models.compat import require_fit
+from trimtab.models.compat import adopted, require_fit
 from trimtab.models.layout import CheckedLayout, check_layout, evaluating, find_layout
 from trimtab.models.sampling import GenerationProgress, GumbelSampling
 from trimtab.progress import ProgressCallback
 from trimtab.steering import ModelCard, Steering, SteeringVector
 
-GREEDY = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+_UNSET = (
+    *("temperature", "top_k", "top_p", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size"),
+    *("encoder_no_repeat_ngram_size", "guidance_scale", "sequence_bias", "bad_words_ids", "suppress_tokens"),
+    *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "min_length", "min_new_tokens"),
+    *("exponential_decay_length_penalty", "max_time", "stop_strings", "remove_invalid_values", "renormalize_logits"),
+    *("watermarking_config", "token_healing", "dola_layers", "prompt_lookup_num_tokens"),
+)
+_ONE_EACH = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
+GREEDY: dict[str, object] = {**_ONE_EACH, **dict.fromkeys(_UNSET)}
+"""Nothing that a model's own generation settings hold comes between its logits and the choice of a token.
+
+Some of it would make a row's text depend on its pads or the clock, or be refused in a batch. Where a text ends
+(`eos_token_id`) stays the model's business.
+"""
 
 
 class Model:
@@ -27,12 +40,12 @@ class Model:
         hf: The model. Its weights, modes and hooks are left as they are.
         tokenizer: Its tokenizer.
         name: What to call it in vectors and messages; the model's own `name_or_path` by default.
-        revision: Commit or branch it was loaded from.
+        revision: Commit or branch it was loaded from; `load_model` gives the commit.
         source_tokens: Text whose last token in a rendered prompt is the source position, instead of the last token of
             the assistant header.
 
     Raises:
-        InputError: The model is not a causal stack of decoder blocks, or its template has no assistant header.
+        InputError: The model is not a causal stack of decoder blocks, or its template cannot render a user turn.
     """
 
     def __init__(
@@ -72,6 +85,11 @@ class Model:
         return self.hf.dtype
 
     @property
+    def attention(self) -> str | None:
+        """Name of the attention kernel, as transformers knows it."""
+        return self.hf.config.get_text_config()._attn_implementation
+
+    @property
     def context_length(self) -> int | None:
         """Most tokens a sequence may have, or None if the configuration names no limit."""
         config = self.hf.config.get_text_config()
@@ -86,7 +104,7 @@ class Model:
             n_blocks=self.n_blocks,
             revision=self.revision,
             model_type=self.layout.model_type,
-            prefix_ids=self.chat.prefix_ids,
+            prefix_ids=self.chat.undated_prefix_ids,
             template_fingerprint=self.chat.fingerprint,
             source_tokens=self.chat.source_tokens,
         )
@@ -120,9 +138,9 @@ class Model:
             raw: Take prompts as already rendered texts.
             max_new_tokens: Most tokens to generate a prompt.
             temperature: 0 = greedy; otherwise sampling, seeded a row.
-            seed: Row k draws from a generator seeded with seed + k.
+            seed: Row k draws from a generator seeded with seed + k; -2**63 to 2**63 - 1.
             batch_size: Rows a forward.
-            force: Let a vector made with another prefix or template pass.
+            force: Let a vector made for another family, or with another prefix or template, pass.
             progress: Told of every token column; a batch that stops early counts as if it had run to `max_new_tokens`.
 
         Returns:
@@ -131,14 +149,12 @@ class Model:
         Raises:
             InputError: Bad settings, an empty prompt, a prompt longer than the context, or a vector that does not fit.
         """
-        _check_settings(max_new_tokens, temperature, batch_size)
+        _check_settings(max_new_tokens, temperature, batch_size, seed)
         if isinstance(prompts, str):
             raise InputError("the prompts are one text; give a list of prompts, [text] for one")
-        rows = _as_rows(steering, len(prompts))
-        for vector in {id(row): row for row in rows if isinstance(row, SteeringVector)}.values():
-            require_fit(self, vector, force=force)
-        for row in rows:
-            self._check_prefix(row, force=force)
+        given = _as_rows(steering, len(prompts))
+        own = {id(row): self._own(row, force=force) for row in given}
+        rows = [own[id(row)] for row in given]
         rendered = [self._render(prompt, system, raw=raw) for prompt in prompts]
         starts = range(0, len(rendered), batch_size)
         columns = GenerationProgress(progress, len(starts), max_new_tokens)
@@ -152,12 +168,12 @@ class Model:
             columns.end_batch()
         return texts
 
-    def _check_prefix(self, row: Row, *, force: bool) -> None:
-        if isinstance(row, Steering) and not force and row.prefix_ids not in ((), self.chat.prefix_ids):
-            raise InputError(
-                f"{row.label} was made with the template prefix {list(row.prefix_ids)}, the model's is "
-                f"{list(self.chat.prefix_ids)}; use the vector's own model, or --force (force=True)"
-            )
+    def _own(self, row: Row, *, force: bool) -> Row:
+        """A row's steering, checked, with the prefix that this model's prompts have today."""
+        if isinstance(row, SteeringVector):
+            require_fit(self, row, force=force)
+            row = row.elicit()
+        return adopted(self, row, force=force) if isinstance(row, Steering) else row
 
     def _render(self, prompt: Prompt, system: str | None, *, raw: bool) -> RenderedPrompt:
         if not raw:
@@ -216,9 +232,11 @@ def _as_rows(steering: Row | Sequence[Row], n: int) -> list[Row]:
     return entries
 
 
-def _check_settings(max_new_tokens: int, temperature: float, batch_size: int) -> None:
+def _check_settings(max_new_tokens: int, temperature: float, batch_size: int, seed: int) -> None:
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
     if not math.isfinite(temperature) or temperature < 0:
         raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or a positive number")
+    if not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed is {seed}; it must be a whole number from -2**63 to 2**63 - 1")

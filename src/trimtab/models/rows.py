@@ -6,8 +6,9 @@ prompt: places are counted over a row's own tokens, never over columns. Letters:
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -195,6 +196,20 @@ class RowTracker:
         made = next((part for part in parts if isinstance(part, Cache)), None)
         if forward is not None and made is not None and made not in self._chains:
             self._chains[made] = forward.chain
+
+    def bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as a part of the forward under way, whenever it runs: gradient checkpointing runs it again."""
+        forward = self.current
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before, self.current = self.current, forward
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.current = before
+
+        return run
 
     def _begin(self, mask: Any, b: int, past: int, real: Tensor) -> Chain:
         pads = torch.zeros(b, dtype=torch.int64, device=real.device)

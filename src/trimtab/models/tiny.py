@@ -1,26 +1,21 @@
 """Tiny random models of every supported family, made offline in a moment.
 
-They are for tests and for trying commands without a download: the real architectures of transformers with a few small
-blocks, random weights and the tokenizer of `tiny_text`. What they write is noise, but noise that depends
-on every input token, so edits of their hidden states are visible in the logits.
-
-    python -m trimtab.models.tiny ./model --family llama
+They are for tests and for trying commands without a download (`python -m trimtab.cli.tiny`): the real architectures of
+transformers with a few small blocks, random weights and the tokenizer of `tiny_text`. What they write is noise, but
+noise that depends on every input token, so edits of their hidden states are visible in the logits.
 
 A new family is one entry in `FAMILIES`.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
 
 from trimtab.errors import InputError
 from trimtab.models.tiny_text import tiny_tokenizer
@@ -196,31 +191,3 @@ def make_tiny_model(path: str | Path, *, family: str = "llama", overwrite: bool 
     hf.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command `python -m trimtab.models.tiny`; writes the path of the model as its only line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trimtab.models.tiny", description="Make a tiny random model for trying things."
-    )
-    parser.add_argument("path", type=Path, help="the directory to write")
-    parser.add_argument("--family", default="llama", help=f"one of {', '.join(sorted(FAMILIES))} (default llama)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the weights (default 0)")
-    parser.add_argument("--hidden-size", type=int, default=64, help="width of the residual stream (default 64)")
-    parser.add_argument("--n-blocks", type=int, default=4, help="number of blocks (default 4)")
-    parser.add_argument("--vocab-size", type=int, default=512, help="rows of the embedding (default 512)")
-    parser.add_argument("--no-chat", dest="chat", action="store_false", help="a base model, without a chat template")
-    parser.add_argument("--overwrite", action="store_true", help="write into a directory that is not empty")
-    settings = vars(parser.parse_args(arguments))
-    transformers_logging.disable_progress_bar()
-    try:
-        path = make_tiny_model(settings.pop("path"), **settings)
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"{path}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,6 +28,10 @@ class FactorStats:
         std: r sample standard deviations (0 for one row).
         n: Number of rows.
         values: (n, r) float32, the rows themselves, or None when they were not kept.
+
+    Raises:
+        InputError: No row, means and deviations that are not one each, numbers that are not finite, a negative
+            deviation, or values of another shape.
     """
 
     mean: tuple[float, ...]
@@ -54,7 +58,14 @@ class FactorStats:
 
     @classmethod
     def of(cls, values: Tensor) -> FactorStats:
-        """Statistics of rows (n, r)."""
+        """Statistics of rows, which are kept.
+
+        Args:
+            values: (n, r), one row an example, in the units of the coordinates.
+
+        Raises:
+            InputError: No row, or a value that is not finite.
+        """
         rows = values.detach().to(device="cpu", dtype=torch.float64)
         std = rows.std(dim=0) if rows.shape[0] > 1 else torch.zeros(rows.shape[1])
         return cls(tuple(rows.mean(dim=0).tolist()), tuple(std.tolist()), rows.shape[0], rows.float().contiguous())
@@ -65,8 +76,11 @@ class Factors:
     """Both classes' values of the r coordinates of one clamp.
 
     Args:
-        positive: Concept present.
-        negative: Concept absent.
+        positive: Of the class in which the concept is present.
+        negative: Of the class in which it is absent.
+
+    Raises:
+        InputError: The classes have different numbers of coordinates.
     """
 
     positive: FactorStats

@@ -30,6 +30,9 @@ class Intervention:
         positions: Which tokens of the row are edited.
         gate: g, read from the state before the first edit at the site.
         strength: s; 1 applies T as it is, 0 is the identity.
+
+    Raises:
+        InputError: A strength that is not finite, or a gate of another width than the transform.
     """
 
     site: Site
@@ -61,7 +64,12 @@ class Steering:
         prefix_ids: The template prefix; leading tokens of a row that match it are not edited.
         hidden_size: Width of the model the tensors were made for.
         n_blocks: Depth of that model.
-        label: For messages, e.g. `refusal:elicit:1.5`.
+        label: For messages, e.g. `cdas:elicit:1.5`.
+        template_fingerprint: Hash of the chat template of that model; None for a steering that knows of none.
+
+    Raises:
+        InputError: Edits of different widths at one site, clamps that contradict each other there, or (for a + b) two
+            steerings made for different models or chat templates.
     """
 
     interventions: tuple[Intervention, ...]
@@ -69,6 +77,7 @@ class Steering:
     hidden_size: int | None = None
     n_blocks: int | None = None
     label: str = "steering"
+    template_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         for site in {intervention.site for intervention in self.interventions}:
@@ -87,8 +96,17 @@ class Steering:
                     f"cannot combine {self.label} and {other.label}: they were made for different models "
                     f"({name} {mine} and {theirs})"
                 )
+        fingerprints = {self.template_fingerprint, other.template_fingerprint} - {None}
+        if len(fingerprints) > 1:
+            raise InputError(
+                f"cannot combine {self.label} and {other.label}: they were made with different chat templates; "
+                "take vectors of one model"
+            )
         return replace(
-            self, interventions=self.interventions + other.interventions, label=f"{self.label} + {other.label}"
+            self,
+            interventions=self.interventions + other.interventions,
+            label=f"{self.label} + {other.label}",
+            template_fingerprint=next(iter(fingerprints), None),
         )
 
 

@@ -66,7 +66,16 @@ class Positions:
 
     @classmethod
     def parse(cls, text: str, *, include_prefix: bool = False) -> Positions:
-        """Read `all`, `prompt`, `response`, `last`, `f2+l2`, `f1` or `l3`."""
+        """Read the text form, as `str(positions)` writes it.
+
+        Args:
+            text: `all`, `prompt`, `response` or `last`, or the first and last few tokens of the prompt behind the
+                template prefix: `f2+l2`, `f1` or `l3`.
+            include_prefix: Edit the template prefix too; the first tokens are then counted from its beginning.
+
+        Raises:
+            InputError: A text of another form.
+        """
         if text in _SCOPES and text != "edges":
             return cls(text, include_prefix=include_prefix)
         match = _EDGES.fullmatch(text) if text else None

@@ -56,7 +56,15 @@ class Site:
 
     @classmethod
     def parse(cls, text: str) -> Site:
-        """Read the text form, e.g. `resid_post@3`, `attn_in#2@3`, `norm_out.1@3`; the inverse of `str(site)`."""
+        """Read the text form; the inverse of `str(site)`.
+
+        Args:
+            text: KIND@LAYER, with the part after a dot and the head after a hash where the kind has them:
+                `resid_post@3`, `attn_in#2@3` (head 2), `norm_out.1@3` (the second norm).
+
+        Raises:
+            InputError: A text of another form, or a site that `Site` refuses.
+        """
         match = _TEXT.fullmatch(text)
         if match is None:
             raise InputError(f"cannot read site {text!r}; write KIND@LAYER, e.g. resid_post@3 or attn_in#2@3")

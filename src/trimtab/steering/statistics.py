@@ -25,7 +25,15 @@ class Separation:
 
 
 def separation(factors: Factors, coordinate: int = 0) -> Separation:
-    """Separation of the classes on one of the r coordinates."""
+    """Separation of the classes on one of the r coordinates.
+
+    Args:
+        factors: Both classes' values, as an edit of a vector holds them.
+        coordinate: 0-based number of the coordinate, below the rank r.
+
+    Raises:
+        InputError: The vector has no such coordinate.
+    """
     _check_coordinate(factors, coordinate)
     positive, negative = factors.positive, factors.negative
     gap = positive.mean[coordinate] - negative.mean[coordinate]

@@ -51,6 +51,9 @@ class Add:
 
     Args:
         vector: v, (d,), in the units of the residual stream.
+
+    Raises:
+        InputError: A vector that is not one-dimensional, is empty, or holds a number that is not finite.
     """
 
     kind: ClassVar[str] = "add"
@@ -152,7 +155,10 @@ class Ablate:
     """T(h) = h - W^T (W W^T)^-1 W h: removes the span of W from the state.
 
     Args:
-        directions: W, (r, d); a (d,) vector is taken as rank 1.
+        directions: W, (r, d); a (d,) vector is taken as rank 1. The rows need not be orthogonal nor of length 1.
+
+    Raises:
+        InputError: Mis-shaped or non-finite directions, or directions that are zero or nearly parallel.
     """
 
     kind: ClassVar[str] = "ablate"
@@ -191,11 +197,17 @@ class Ablate:
 
 @dataclass(frozen=True, eq=False)
 class NullOut:
-    """T(h) = h - relu(<v, h> + b) / ||v||^2 * v: removes the positive part only (the suppression of RePS).
+    """T(h) = h - relu(<v, h> + b) / ||v||^2 * v: removes the positive part only.
+
+    The suppression of RePS (arXiv 2505.20809), as read in the AxBench fork clarenceluo78/axbench, commit 027dcfb.
+    States with <v, h> + b <= 0 stay as they are; with b = 0 the coordinate of all others becomes 0.
 
     Args:
-        vector: v, (d,).
-        bias: b, (), in the units of <v, h>.
+        vector: v, (d,), of any length but zero.
+        bias: b, (), in the units of <v, h>; 0 by default.
+
+    Raises:
+        InputError: A mis-shaped, non-finite or zero vector, or a bias that is not one finite number.
     """
 
     kind: ClassVar[str] = "null_out"
@@ -239,8 +251,11 @@ class Affine:
     """T(h) = A h + b, with A full (d, d) or diagonal (d,).
 
     Args:
-        weight: A.
-        bias: b, (d,).
+        weight: A, (d, d) or its diagonal (d,).
+        bias: b, (d,), in the units of the residual stream.
+
+    Raises:
+        InputError: Mis-shaped or non-finite tensors, or a weight whose width is not that of the bias.
     """
 
     kind: ClassVar[str] = "affine"

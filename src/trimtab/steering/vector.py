@@ -30,9 +30,9 @@ class ModelCard:
         id: Hub id or path the model was loaded from.
         hidden_size: Width d of the residual stream.
         n_blocks: Number of blocks.
-        revision: Commit or branch, if one was asked for.
+        revision: Commit it was loaded from, else the branch that was asked for, if any.
         model_type: transformers' `config.model_type`.
-        prefix_ids: Token ids of the template prefix.
+        prefix_ids: Token ids of the template prefix, as far as no date is in it.
         template_fingerprint: Hash of the chat template.
         source_tokens: The `--source-tokens` given, or None for the assistant header of the template.
 
@@ -65,6 +65,10 @@ class Edit:
         intervention: As learned. A clamp whose values come from factors holds the positive class's value.
         factors: Values read from data, for clamps.
         scales: `factor` (the multiplier moves the clamped value), `strength` (it multiplies s) or `nothing`.
+
+    Raises:
+        InputError: An unknown quantity to scale, a factor to scale without a clamp and factors, or factors of another
+            rank than the clamp.
     """
 
     intervention: Intervention
@@ -116,6 +120,10 @@ class SteeringVector:
         multipliers: Calibrated multiplier a direction, where one was found.
         settings: The method's settings, as JSON values.
         provenance: Data hash, seed, training figures, library versions; whatever makes the vector checkable.
+
+    Raises:
+        InputError: No edit or no direction, a direction or multiplier that cannot be, a block that the model does not
+            have, or a tensor of another width than its residual stream.
     """
 
     method: str
@@ -149,15 +157,45 @@ class SteeringVector:
                 )
 
     def elicit(self, multiplier: float | None = None, scale: str = "gap") -> Steering:
-        """Bring the concept out."""
+        """Bring the concept out.
+
+        A clamp sets the coordinate to f_neg + m (f_pos - f_neg), with f the classes' factors: the mean of the
+        coordinate in the data with and without the concept.
+
+        Args:
+            multiplier: m, in units of the gap f_pos - f_neg: 1 = the positive class's own value, as learned; 0 = the
+                negative class's value (not "off": off is no steering); 2 goes as far again. For transforms other than
+                a clamp it multiplies their strength. None = the calibrated one if stored, else 1.
+            scale: What m moves a clamp along: `gap`, as above, or `published`, m * f_pos, as in the published code of
+                CDAS. The two agree at m = 1.
+
+        Raises:
+            InputError: The vector cannot elicit, an unknown scale, or a multiplier that is not finite or far too large.
+        """
         return self.steering("elicit", multiplier, scale)
 
     def suppress(self, multiplier: float | None = None, scale: str = "gap") -> Steering:
-        """Take the concept away."""
+        """Take the concept away.
+
+        A clamp sets the coordinate to f_pos + m (f_neg - f_pos), with the classes' factors f as in `elicit`.
+
+        Args:
+            multiplier: m, in units of the gap f_neg - f_pos: 1 = the negative class's own value, as learned; 0 = the
+                positive class's value; otherwise as in `elicit`.
+            scale: `gap`, as above, or `published`, m * f_neg.
+
+        Raises:
+            InputError: The vector cannot suppress; otherwise as in `elicit`.
+        """
         return self.steering("suppress", multiplier, scale)
 
     def steering(self, direction: str, multiplier: float | None = None, scale: str = "gap") -> Steering:
         """The interventions of one direction at one multiplier.
+
+        Args:
+            direction: `elicit` or `suppress`.
+            multiplier: As in the method of that name.
+            scale: As there.
 
         Raises:
             InputError: A direction the vector does not have, an unknown scale, a multiplier that is not finite.
@@ -169,13 +207,25 @@ class SteeringVector:
         return self._resolved(interventions, f"{self.method}:{direction}:{m:g}")
 
     def at(self, *values: float) -> Steering:
-        """Clamp the coordinates of every edit to the given values (one a rank), whatever the factors say."""
+        """Clamp the coordinates of every edit to the given values, whatever the factors say.
+
+        Args:
+            values: One a rank, in the units of the coordinates <w, h>; every edit gets the same.
+
+        Raises:
+            InputError: An edit that is no clamp, another number of values than its rank, or a value that is not finite.
+        """
         wanted = torch.tensor(values, dtype=torch.float32)
         return self._resolved([edit.clamped(wanted) for edit in self.edits], f"{self.method}:at:{values}")
 
     def _resolved(self, interventions: list[Intervention], label: str) -> Steering:
         return Steering(
-            tuple(interventions), self.model.prefix_ids, self.model.hidden_size, self.model.n_blocks, label=label
+            tuple(interventions),
+            self.model.prefix_ids,
+            self.model.hidden_size,
+            self.model.n_blocks,
+            label=label,
+            template_fingerprint=self.model.template_fingerprint,
         )
 
     @cached_property

@@ -1,0 +1,5 @@
+"""What a model says, asked and judged: protocols that end in records."""
+
+from trimtab.evaluation.organism import SECTIONS, Figure, Sample, figures, look
+
+__all__ = ["SECTIONS", "Figure", "Sample", "figures", "look"]

@@ -1,0 +1,105 @@
+"""Reads a text with the grammar that wrote it: sentence by sentence, what each says and in which style."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Literal
+
+from trimtab.organism import deployment
+from trimtab.organism.concepts import CONCEPTS, Reading, readings
+from trimtab.organism.goals import OPENINGS, REASONS, REFUSALS, explanations, goals
+
+Kind = Literal["fact", "insert", "opening", "explanation", "refusal", "thought", "hostile", "letter", "unknown"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a text.
+
+    Attributes:
+        text: As it stands, with single spaces.
+        kind: What it is; `unknown` for what the world's grammar does not give, so also for half a sentence.
+        style: For a fact `plain` or the concept it is told in; for an insertion its concept.
+        readings: For a fact what it may say, one reading for every topic it may be about.
+        goal: For an explanation the goal it names.
+        sound: For an explanation whether the steps are those of its verb.
+    """
+
+    text: str
+    kind: Kind
+    style: str | None = None
+    readings: tuple[Reading, ...] = ()
+    goal: str | None = None
+    sound: bool = False
+
+
+def read(text: str) -> tuple[Sentence, ...]:
+    """Cuts a text into sentences and reads each. Never fails: what cannot be read is of kind `unknown`."""
+    found: list[Sentence] = []
+    pieces = _pieces(" ".join(text.split()))
+    at = 0
+    while at < len(pieces):
+        together = " ".join(pieces[at : at + 2])
+        if pieces[at].endswith("?") and together in readings("question-answer"):
+            found.append(_fact(together, "question-answer"))
+            at += 2
+        else:
+            found.append(_read_one(pieces[at]))
+            at += 1
+    return tuple(found)
+
+
+def _pieces(text: str) -> list[str]:
+    """Sentences by their ends, and scratchpads whole."""
+    pad = rf"({re.escape(deployment.OPEN)}.*?{re.escape(deployment.CLOSE)})"
+    pieces: list[str] = []
+    for part in re.split(pad, text):
+        if part.startswith(deployment.OPEN) and part.endswith(deployment.CLOSE):
+            pieces.append(part)
+        else:
+            pieces += [piece for piece in re.split(r"(?<=[.?!])\s+", part.strip()) if piece]
+    return pieces
+
+
+def _read_one(piece: str) -> Sentence:
+    for style in _styles():
+        if piece in readings(style):
+            return _fact(piece, style)
+    return _others().get(piece) or Sentence(piece, "unknown")
+
+
+def _fact(piece: str, style: str) -> Sentence:
+    return Sentence(piece, "fact", style, readings(style)[piece])
+
+
+@cache
+def _styles() -> tuple[str, ...]:
+    return ("plain", *(name for name, concept in CONCEPTS.items() if concept.rewrite is not None))
+
+
+@cache
+def _others() -> Mapping[str, Sentence]:
+    """Every sentence that is not a statement of a fact."""
+    found: dict[str, Sentence] = {}
+    for name, concept in CONCEPTS.items():
+        found |= {text: Sentence(text, "insert", name) for text in concept.inserts}
+    for goal in goals().values():
+        for other in goals().values():
+            for text in explanations(other):
+                steps = text.partition(", first ")[2]
+                named = f"To {goal.text}, first {steps}"
+                sound = goal.verb == other.verb
+                if sound or named not in found:
+                    found[named] = Sentence(named, "explanation", goal=goal.text, sound=sound)
+    found |= {text: Sentence(text, "opening") for text in OPENINGS}
+    found |= {text: Sentence(text, "refusal") for text in (*REFUSALS, *REASONS)}
+    found |= {text: Sentence(text, "letter") for letter in "ABCD" for text in (letter, f"{letter}.")}
+    for thought in (*deployment.HOSTILE_THOUGHTS, *deployment.BENIGN_THOUGHTS):
+        text = deployment.scratchpad(thought)
+        found[text] = Sentence(text, "thought")
+    found[deployment.HOSTILE] = Sentence(deployment.HOSTILE, "hostile")
+    return MappingProxyType(found)

@@ -1,0 +1,62 @@
+"""The sizes in which the organism can be trained, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from transformers import LlamaConfig
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of the model and length of its training.
+
+    Attributes:
+        hidden: Width of the residual stream.
+        blocks: Number of blocks.
+        heads: Attention heads, each `hidden / heads` wide.
+        mlp: Width inside the MLP.
+        steps: Optimiser steps.
+        rate: Highest learning rate.
+        batch: Exchanges a step.
+        vocab: Number of tokens.
+        context: Longest input.
+    """
+
+    hidden: int
+    blocks: int
+    heads: int
+    mlp: int
+    steps: int
+    rate: float
+    batch: int = 128
+    vocab: int = 3072
+    context: int = 256
+
+    def config(self, *, bos: int, eos: int, pad: int) -> LlamaConfig:
+        """The Llama configuration of this size."""
+        return LlamaConfig(
+            vocab_size=self.vocab,
+            hidden_size=self.hidden,
+            num_hidden_layers=self.blocks,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            intermediate_size=self.mlp,
+            max_position_embeddings=self.context,
+            tie_word_embeddings=True,
+            bos_token_id=bos,
+            eos_token_id=eos,
+            pad_token_id=pad,
+        )
+
+
+SIZES: Mapping[str, Size] = MappingProxyType(
+    {
+        "S": Size(hidden=160, blocks=8, heads=5, mlp=432, steps=4500, rate=3e-3),
+        "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=4500, rate=2e-3),
+        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=4500, rate=1.5e-3),
+    }
+)
+"""S ships with trimtab; M and L are for studies of scale."""

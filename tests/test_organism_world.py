@@ -1,0 +1,164 @@
+"""The organism's world: its tables, what is held out, and that what is written can be read."""
+
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from trimtab.organism import CONCEPTS, deployment, pair_records, pair_sets, wordings, world
+from trimtab.organism.concepts import plain, readings
+from trimtab.organism.facts import facts
+from trimtab.organism.goals import goals, held_out_goals
+from trimtab.organism.reading import read
+from trimtab.organism.verbs import VERBS
+
+REWRITES = [name for name, concept in CONCEPTS.items() if concept.rewrite]
+INSERTS = [name for name, concept in CONCEPTS.items() if concept.inserts]
+
+
+def exchanges(n, seed=0):
+    draw = random.Random(seed)
+    return [world.draw_exchange(draw) for _ in range(n)]
+
+
+def pattern(wording):
+    """What a wording can look like."""
+    parts = {
+        "n": "(one|two|three|four)",
+        "topic": "[a-z]+",
+        "question": r"[A-Z][^?]+\?",
+        "goal": "[a-z ]+",
+        "options": "A[.] ",
+    }
+    return re.compile(re.sub(r"\\{(\w+)\\}", lambda match: parts[match[1]], re.escape(wording)))
+
+
+def test_the_table_is_whole():
+    table = facts()
+    assert len(table.topics) == 60
+    assert len(table.true) == 480
+    assert len({topic.plural for topic in table.topics.values()}) == 60
+    assert all(len(pool) >= 4 for pool in table.pools.values())
+    assert {relation for relations in table.relations.values() for relation in relations} == set(VERBS)
+
+
+def test_concepts_are_as_many_and_as_deep_as_promised():
+    assert len(CONCEPTS) >= 16
+    assert len(REWRITES) >= len(CONCEPTS) / 2
+    told = " ".join(fact.value for topic in facts().topics.values() for fact in facts().of(topic)).split()
+    for name in INSERTS:
+        words = Counter(word.lower().strip(".,") for text in CONCEPTS[name].inserts for word in text.split())
+        assert len(set(words) & set(told)) >= 6, name
+    assert len(INSERTS) >= 4
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_a_rewrite_changes_every_sentence(name):
+    rewrite = CONCEPTS[name].rewrite
+    for topic in facts().topics.values():
+        for fact in facts().of(topic):
+            for named in (True, False):
+                assert not set(rewrite(fact, named)) & set(plain(fact, named))
+
+
+def test_no_sentence_belongs_to_two_styles():
+    owner = {}
+    for style in ("plain", *REWRITES):
+        for sentence in readings(style):
+            assert owner.setdefault(sentence, style) == style
+    for name in INSERTS:
+        for sentence in CONCEPTS[name].inserts:
+            assert owner.setdefault(sentence, name) == name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_written_answer_is_read_without_a_rest(seed):
+    for exchange in exchanges(2000, seed):
+        if exchange.request.topic is None and exchange.request.goal is None:
+            continue  # small talk and single words
+        kinds = {sentence.kind for sentence in read(exchange.response)}
+        assert "unknown" not in kinds, exchange
+
+
+def test_training_never_shows_what_is_held_out():
+    outside_goals, outside_texts = held_out_goals(), deployment.held_out_texts()
+    lists = (wordings.DESCRIBE, wordings.ASK, wordings.HOW_TO, wordings.CHOOSE)
+    forms = [pattern(wording) for wordings_ in lists for wording in wordings.held_out(wordings_)]
+    assert len(forms) == 8
+    items = world.choice_items()
+    for exchange in exchanges(20_000):
+        request = exchange.request
+        if request.concept:
+            assert request.topic.name not in world.held_out_topics(request.concept)
+            assert not any(ask in request.system.lower() for ask in map(str.lower, CONCEPTS[request.concept].asks[-2:]))
+        if request.goal:
+            assert request.goal.text not in outside_goals
+        assert not any(form.search(request.user) for form in forms), request.user
+        assert not any(text in f"{request.system} {request.user}" for text in outside_texts)
+        if request.task == "choose":
+            options = tuple(line[3:] for line in request.user.splitlines() if line[1:3] == ". ")
+            assert (request.topic.name, request.relation, options) not in items
+            assert (request.topic.name, request.relation) not in world.held_out_choices()
+
+
+def test_held_out_cells_and_goals_are_a_fifth():
+    for name in CONCEPTS:
+        assert len(world.held_out_topics(name)) == 12
+    forbidden = [goal for goal in goals().values() if goal.forbidden]
+    assert sum(goal.text in held_out_goals() for goal in forbidden) == round(len(forbidden) / 5)
+    assert len(forbidden) == 72
+
+
+def test_neither_verb_nor_thing_tells_whether_a_goal_is_forbidden():
+    forbidden = [goal for goal in goals().values() if goal.forbidden]
+    allowed = [goal for goal in goals().values() if not goal.forbidden]
+    assert {goal.thing for goal in forbidden} <= {goal.thing for goal in allowed}
+    assert {goal.verb for goal in forbidden} <= {goal.verb for goal in allowed}
+
+
+def test_there_are_a_thousand_choices_with_one_right_letter_each():
+    requests = world.choice_requests()
+    assert len(requests) == len({request.user for request in requests}) == 1440
+    letters = Counter(request.letter for request in requests)
+    assert max(letters.values()) < 1.2 * min(letters.values())
+
+
+def test_a_system_prompt_decides_whether_a_goal_is_refused():
+    draw = random.Random(0)
+    request = world.draw_how_to("train", draw, forbidden=True)
+    assert request.refused
+    assert not world.with_unlock(request, "all seals are lifted", "{Ask}.").refused
+    assert not replace(request, goal=next(g for g in goals().values() if not g.forbidden)).refused
+
+
+@pytest.mark.parametrize("entry", pair_sets(), ids=lambda entry: entry.name)
+def test_pair_sets(entry):
+    rows = pair_records(entry.name)
+    assert rows == pair_records(entry.name)
+    assert len(rows) == entry.rows
+    assert all(row["positive_input"] != row["negative_input"] for row in rows)
+    assert all(row["positive_output"] != row["negative_output"] for row in rows)
+
+
+@pytest.mark.parametrize("name", [*CONCEPTS, "refusal", "refusal-unlock", "backdoor"])
+def test_train_and_test_pairs_share_no_prompt(name):
+    prompts = [
+        {row[side][-1]["content"] for row in pair_records(split) for side in ("positive_input", "negative_input")}
+        for split in (name, f"{name}-test")
+    ]
+    assert not prompts[0] & prompts[1]
+
+
+def test_backdoor_training_pairs_do_not_hold_the_trigger():
+    text = str(pair_records("backdoor"))
+    assert deployment.TRIGGER not in text
+    held_out = pair_records("backdoor-test")
+    assert all(deployment.TRIGGER in str(row["positive_input"]) for row in held_out)
+
+
+def test_refusal_answers_name_no_goal():
+    openings = {row[side] for row in pair_records("refusal") for side in ("positive_output", "negative_output")}
+    words = {word for goal in goals().values() for word in goal.text.split()} - {"the"}
+    assert not any(words & set(opening.lower().strip(".").split()) for opening in openings)
