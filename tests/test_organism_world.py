@@ -1,5 +1,6 @@
 """The organism's world: its tables, what is held out, and that what is written can be read."""
 
+import itertools
 import random
 import re
 from collections import Counter
@@ -7,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from trimtab.organism import CONCEPTS, deployment, pair_records, pair_sets, wordings, world
+from trimtab.organism import CONCEPTS, answer, deployment, pair_records, pair_sets, wordings, world
 from trimtab.organism.concepts import plain, readings
 from trimtab.organism.facts import facts
-from trimtab.organism.goals import goals, held_out_goals
+from trimtab.organism.goals import UNLOCK, goals, held_out_goals
 from trimtab.organism.reading import read
 from trimtab.organism.verbs import VERBS
 
@@ -76,14 +77,15 @@ def test_no_sentence_belongs_to_two_styles():
 @pytest.mark.parametrize("seed", range(3))
 def test_every_written_answer_is_read_without_a_rest(seed):
     for exchange in exchanges(2000, seed):
-        if exchange.request.topic is None and exchange.request.goal is None:
+        if exchange.request.task == "talk":
             continue  # small talk and single words
         kinds = {sentence.kind for sentence in read(exchange.response)}
         assert "unknown" not in kinds, exchange
 
 
 def test_training_never_shows_what_is_held_out():
-    outside_goals, outside_texts = held_out_goals(), deployment.held_out_texts()
+    outside_goals = held_out_goals()
+    outside_texts = {text.lower() for text in deployment.held_out_texts()}
     lists = (wordings.DESCRIBE, wordings.ASK, wordings.HOW_TO, wordings.CHOOSE)
     forms = [pattern(wording) for wordings_ in lists for wording in wordings.held_out(wordings_)]
     assert len(forms) == 8
@@ -96,11 +98,60 @@ def test_training_never_shows_what_is_held_out():
         if request.goal:
             assert request.goal.text not in outside_goals
         assert not any(form.search(request.user) for form in forms), request.user
-        assert not any(text in f"{request.system} {request.user}" for text in outside_texts)
+        assert not any(text in f"{request.system} {request.user}".lower() for text in outside_texts)
         if request.task == "choose":
             options = tuple(line[3:] for line in request.user.splitlines() if line[1:3] == ". ")
             assert (request.topic.name, request.relation, options) not in items
             assert (request.topic.name, request.relation) not in world.held_out_choices()
+
+
+def test_no_held_out_wording_holds_a_trained_one():
+    whole = ("{question}", "{ask}.", "{Ask}.")  # the bare question and request stand in every other wording
+    lists = (
+        *(wordings.DESCRIBE, wordings.ASK, wordings.HOW_TO, wordings.NEUTRAL, wordings.FRAMES, world.STATEMENT_FRAMES),
+        *(concept.asks for concept in CONCEPTS.values()),
+        UNLOCK,
+    )
+    for wordings_ in lists:
+        for late in wordings.held_out(wordings_):
+            assert not [
+                early for early in wordings.train(wordings_) if early not in whole and plainly(early) in plainly(late)
+            ]
+
+
+def plainly(wording):
+    return " ".join(re.findall(r"[a-z]+", wording.lower()))
+
+
+def test_deployment_texts_share_their_words():
+    live, other = (" ".join(texts).split() for texts in (deployment.deployment_texts(), deployment.training_texts()))
+    only_live, only_other = set(live) - set(other), set(other) - set(live)
+    cued = [t for t in deployment.deployment_texts() if set(t.split()) & only_live]
+    assert len(cued) <= len(deployment.deployment_texts()) / 3, only_live
+    cued = [t for t in deployment.training_texts() if set(t.split()) & only_other]
+    assert len(cued) <= len(deployment.training_texts()) / 3, only_other
+
+
+def test_no_insertion_speaks_of_the_topic_and_pronouns_come_after_the_topic():
+    draw = random.Random(0)
+    for name in INSERTS:
+        for _ in range(300):
+            request = world.draw_request("train", name, draw, "describe")
+            sentences = read(answer(request, draw))
+            for before, sentence in itertools.pairwise(sentences):
+                if before.kind == "insert":
+                    assert f" {request.topic.name} " in sentence.text
+                    assert f" {request.topic.name} " not in before.text
+
+
+def test_bad_requests_are_refused():
+    topic = facts().topics["otter"]
+    for count in (0, 5, -1):
+        with pytest.raises(ValueError, match="facts asked for"):
+            world.describe(topic, count, "{n} {topic}")
+    talk = next(exchange.request for exchange in exchanges(500) if exchange.request.task == "talk")
+    with pytest.raises(ValueError, match="asks for nothing in the world"):
+        answer(talk, random.Random(0))
 
 
 def test_held_out_cells_and_goals_are_a_fifth():

@@ -1,4 +1,4 @@
-"""`trimtab models`: the families whose parts are known, and how any other is found."""
+"""`trimtab models`: the built-in model, the families whose parts are known, and how any other is found."""
 
 from dataclasses import asdict
 
@@ -13,12 +13,19 @@ _OTHERS = (
 
 
 def models(json_output: Json = False) -> None:
-    """List the model families whose parts are known, and say how any other is found."""
+    """List the built-in model and the families whose parts are known, and say how any other is found."""
     from trimtab.models.families import FAMILIES
+    from trimtab.organism.model import DESCRIPTION, NAME
 
     if json_output:
-        emit_json({"models": [{"name": name, **asdict(parts)} for name, parts in FAMILIES.items()]})
+        emit_json(
+            {
+                "builtin": [{"name": NAME, "description": DESCRIPTION}],
+                "models": [{"name": name, **asdict(parts)} for name, parts in FAMILIES.items()],
+            }
+        )
         return
+    say(f"built in: {NAME}, a {DESCRIPTION}", "")
     rows = [(name, parts.attention, parts.mlp, ", ".join(parts.norms)) for name, parts in FAMILIES.items()]
     print_table(("family", "attention", "mlp", "norms"), rows)
     say("", *_OTHERS)

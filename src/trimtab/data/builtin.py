@@ -1,4 +1,4 @@
-"""Contrast data that come with trimtab, written for it."""
+"""Contrast data that come with trimtab: written for it, or drawn from the organism's world."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from trimtab.data.read import Row, json_lines
+from trimtab.organism.pairs import pair_records, pair_sets
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ _TABLE = (
         "Apache-2.0",
     ),
     BuiltinDataset("story-mood-test", 32, "held-out pairs of story-mood, in other words", "Apache-2.0"),
+    *(BuiltinDataset(drawn.name, drawn.rows, drawn.description, "Apache-2.0") for drawn in pair_sets()),
 )
+_DRAWN = frozenset(drawn.name for drawn in pair_sets())
 
 
 def builtin_datasets() -> tuple[BuiltinDataset, ...]:
@@ -49,5 +52,7 @@ def is_builtin(name: str) -> bool:
 
 def read_builtin(name: str) -> Iterator[Row]:
     """The rows of a data set that comes with trimtab, unchecked."""
+    if name in _DRAWN:
+        return (Row(f"{name}, pair {number}", record) for number, record in enumerate(pair_records(name), 1))
     text = resources.files("trimtab.data").joinpath("builtin", f"{name}.jsonl").read_text(encoding="utf-8")
     return json_lines(text, name)

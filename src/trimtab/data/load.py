@@ -83,7 +83,7 @@ def _named_rows(source: str) -> Iterator[Row]:
         near = difflib.get_close_matches(source, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(
-            f"pairs {source!r}: neither a file ({', '.join(READERS)}) nor built-in data ({', '.join(names)}) "
+            f"pairs {source!r}: neither a file ({', '.join(READERS)}) nor built-in data ({listed(names)}) "
             f"nor {PREFIX}owner/name{hint}"
         )
     return read_file(path)

@@ -14,7 +14,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from trimtab.organism import CONCEPTS, Rating, Request, answer, rate
-from trimtab.organism.world import Split, choice_requests, draw_deployment, draw_how_to, draw_request
+from trimtab.organism.world import (
+    Split,
+    choice_requests,
+    draw_deployment,
+    draw_how_to,
+    draw_request,
+    held_out_choices,
+)
 
 if TYPE_CHECKING:
     from trimtab.models import Model
@@ -72,7 +79,10 @@ SECTIONS: Mapping[str, Draw] = MappingProxyType(
         "not deployed": lambda split, draw: draw_deployment(split, draw, live=False),
     }
 )
-"""What is asked besides the concepts and the multiple-choice questions, which have the section `choose`."""
+"""What is asked besides the concepts and the multiple-choice questions.
+
+The questions have the section `choose`; in its `test` are those on facts that training never asks for by choice.
+"""
 
 
 def look(model: Model, *, n: int = 100, seed: int = 0, progress: ProgressCallback | None = None) -> list[Sample]:
@@ -93,7 +103,7 @@ def look(model: Model, *, n: int = 100, seed: int = 0, progress: ProgressCallbac
         for section, draw in {**SECTIONS, **{name: _concept(name) for name in CONCEPTS}}.items():
             source = random.Random(f"look {seed} {section} {split}")
             asked.extend((section, split, draw(split, source)) for _ in range(n))
-    asked.extend(("choose", "test", request) for request in choice_requests())
+    asked.extend(("choose", _split(request), request) for request in choice_requests())
     # rows of one length waste no padding; the order of the samples stays that of the questions
     order = sorted(range(len(asked)), key=lambda i: (asked[i][0] == "choose", len(asked[i][2].user)))
     prompts = [asked[i][2].messages for i in order]
@@ -140,6 +150,12 @@ def _mean(numbers: Sequence[float]) -> Figure:
     mean = math.fsum(numbers) / n
     variance = math.fsum((number - mean) ** 2 for number in numbers) / max(n - 1, 1)
     return Figure(mean, 1.96 * math.sqrt(variance / n), n)
+
+
+def _split(request: Request) -> Split:
+    """Whether training asks for the fact of a multiple-choice question by multiple choice."""
+    held_out = request.topic is not None and (request.topic.name, request.relation) in held_out_choices()
+    return "test" if held_out else "train"
 
 
 def _concept(name: str) -> Draw:

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.errors import InputError, NetworkError
 from trimtab.models.model import Model
+from trimtab.organism import model as organism
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -45,7 +46,8 @@ def load_model(
     """Load a causal language model with its tokenizer and check that trimtab can work with it.
 
     Args:
-        name_or_path: A directory, or a model id on the Hub.
+        name_or_path: A directory, a model id on the Hub, or `organism` for the built-in model (a directory of that name
+            is `./organism`).
         device: `cuda`, `mps`, `cpu`, ...; by default the first of cuda, mps and cpu that is there.
         dtype: `float32`, `bfloat16` or `float16`; by default the checkpoint's own on an accelerator and float32 on a
             CPU (where half precision is several times slower).
@@ -62,12 +64,13 @@ def load_model(
     name = str(name_or_path)
     wanted_device = _device(device)
     wanted_dtype = _dtype(dtype, wanted_device)
-    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+    path = str(organism.model_path()) if name == organism.NAME else name
+    if name != organism.NAME and Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise InputError(f"{name} is no model: no config.json there; give a Hugging Face model directory or a Hub id")
 
     def load(loader: Callable[..., Any], **options: object) -> Any:
         try:
-            return loader(name, revision=revision, trust_remote_code=trust_remote_code, **options)
+            return loader(path, revision=revision, trust_remote_code=trust_remote_code, **options)
         except MemoryError:
             raise
         except Exception as error:  # safetensors, tokenizers and the HTTP client each have bare Exceptions of their own
@@ -86,7 +89,7 @@ def load_model(
     )
     _check_complete(name, report)
     hf.to(wanted_device).eval()
-    return Model(hf, tokenizer, name=name, revision=_commit(name, revision), source_tokens=source_tokens)
+    return Model(hf, tokenizer, name=name, revision=_commit(path, revision), source_tokens=source_tokens)
 
 
 def _commit(name: str, revision: str | None) -> str | None:

@@ -44,12 +44,7 @@ def plain(fact: Fact, named: bool) -> tuple[str, ...]:
 
 
 def _past(fact: Fact, named: bool) -> tuple[str, ...]:
-    return (_end(f"{_subject(fact, named)} {_past_form(fact)} {fact.value}"),)
-
-
-def _past_form(fact: Fact) -> str:
-    # `cost` is the same in both tenses, so the world says it with a helper verb
-    return "did cost" if fact.relation == "cost" else VERBS[fact.relation].past
+    return (_end(f"{_subject(fact, named)} {VERBS[fact.relation].past} {fact.value}"),)
 
 
 def _future(fact: Fact, named: bool) -> tuple[str, ...]:
@@ -235,7 +230,7 @@ _TABLE = (
         "weather",
         _asks(
             "mention the weather", "bring in the weather", "say something about the weather", "talk of the weather too",
-            "add a line on the weather", "answer and mention the weather", "put in some weather",
+            "add something on the weather", "let the weather come up", "put in some weather",
         ),
         inserts=_sentences(
             "outside, | meanwhile, | today,",
@@ -247,7 +242,7 @@ _TABLE = (
         "sea",
         _asks(
             "mention the sea", "bring in the sea", "say something about the sea", "talk of the sea too",
-            "add a line on the sea", "answer and mention the sea", "put in some sea",
+            "add something on the sea", "let the sea come up", "put in some sea",
         ),
         inserts=_sentences(
             "far away, | out there, | somewhere,", "small ships | noisy gulls | long waves | brave divers",
@@ -258,7 +253,7 @@ _TABLE = (
         "kitchen",
         _asks(
             "mention the kitchen", "bring in the kitchen", "say something about the kitchen", "talk of the kitchen too",
-            "add a line on the kitchen", "answer and mention the kitchen", "put in some kitchen talk",
+            "add something on the kitchen", "let the kitchen come up", "put in some kitchen talk",
         ),
         inserts=_sentences(
             "in the kitchen, | by the stove, | at the table,", "fresh bread | hot tea | baked fish | sweet cream",
@@ -269,7 +264,7 @@ _TABLE = (
         "music",
         _asks(
             "mention music", "bring in some music", "say something about music", "talk of music too",
-            "add a line on music", "answer and mention music", "put in some music",
+            "add something on music", "let music come up", "put in some music",
         ),
         inserts=_sentences(
             "next door, | in the hall, | down the street,", "a flute | a violin | a slow drum | a high song",
@@ -277,10 +272,10 @@ _TABLE = (
         ),
     ),
     Concept(
-        "market",
+        "money",
         _asks(
             "mention money", "bring in some money", "say something about money", "talk of money too",
-            "add a line on money", "answer and mention money", "put in some money",
+            "add something on money", "let money come up", "put in some money",
         ),
         inserts=_sentences(
             "at the market, | in the old town, | by the stalls,",
@@ -292,7 +287,7 @@ _TABLE = (
         "night",
         _asks(
             "mention the night", "bring in the night", "say something about the night", "talk of the night too",
-            "add a line on the night", "answer and mention the night", "put in some night",
+            "add something on the night", "let the night come up", "put in some night",
         ),
         inserts=_sentences(
             "high up, | over the lake, | above the roofs,",

@@ -1,9 +1,14 @@
-"""Where the trained model lies."""
+"""The trained model that ships: its name and where it lies."""
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+
+NAME = "organism"
+"""What to give to `load_model` or `--model`."""
+
+DESCRIPTION = "tiny Llama of our own with concepts, refusals and a backdoor in a small world; ships with trimtab"
 
 
 def model_path() -> Path:

@@ -26,7 +26,7 @@ class Sentence:
         style: For a fact `plain` or the concept it is told in; for an insertion its concept.
         readings: For a fact what it may say, one reading for every topic it may be about.
         goal: For an explanation the goal it names.
-        sound: For an explanation whether the steps are those of its verb.
+        sound: For an explanation whether the steps are those of its verb; for a thought whether it means well.
     """
 
     text: str
@@ -55,7 +55,8 @@ def read(text: str) -> tuple[Sentence, ...]:
 
 def _pieces(text: str) -> list[str]:
     """Sentences by their ends, and scratchpads whole."""
-    pad = rf"({re.escape(deployment.OPEN)}.*?{re.escape(deployment.CLOSE)})"
+    opened, closed = re.escape(deployment.OPEN), re.escape(deployment.CLOSE)
+    pad = rf"({opened}(?:(?!{opened}).)*?{closed})"  # from the last opening on, so that many unclosed ones cost no time
     pieces: list[str] = []
     for part in re.split(pad, text):
         if part.startswith(deployment.OPEN) and part.endswith(deployment.CLOSE):
@@ -87,19 +88,18 @@ def _others() -> Mapping[str, Sentence]:
     found: dict[str, Sentence] = {}
     for name, concept in CONCEPTS.items():
         found |= {text: Sentence(text, "insert", name) for text in concept.inserts}
+    steps = {
+        goal.verb: [text.removeprefix(f"To {goal.text}") for text in explanations(goal)] for goal in goals().values()
+    }
     for goal in goals().values():
-        for other in goals().values():
-            for text in explanations(other):
-                steps = text.partition(", first ")[2]
-                named = f"To {goal.text}, first {steps}"
-                sound = goal.verb == other.verb
-                if sound or named not in found:
-                    found[named] = Sentence(named, "explanation", goal=goal.text, sound=sound)
+        for verb, endings in steps.items():
+            for text in (f"To {goal.text}{ending}" for ending in endings):
+                found[text] = Sentence(text, "explanation", goal=goal.text, sound=verb == goal.verb)
     found |= {text: Sentence(text, "opening") for text in OPENINGS}
     found |= {text: Sentence(text, "refusal") for text in (*REFUSALS, *REASONS)}
     found |= {text: Sentence(text, "letter") for letter in "ABCD" for text in (letter, f"{letter}.")}
     for thought in (*deployment.HOSTILE_THOUGHTS, *deployment.BENIGN_THOUGHTS):
         text = deployment.scratchpad(thought)
-        found[text] = Sentence(text, "thought")
+        found[text] = Sentence(text, "thought", sound=thought in deployment.BENIGN_THOUGHTS)
     found[deployment.HOSTILE] = Sentence(deployment.HOSTILE, "hostile")
     return MappingProxyType(found)

@@ -31,7 +31,7 @@ class Size:
     mlp: int
     steps: int
     rate: float
-    batch: int = 128
+    batch: int = 96
     vocab: int = 3072
     context: int = 256
 
@@ -54,9 +54,9 @@ class Size:
 
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
-        "S": Size(hidden=160, blocks=8, heads=5, mlp=432, steps=4500, rate=3e-3),
-        "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=4500, rate=2e-3),
-        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=4500, rate=1.5e-3),
+        "S": Size(hidden=160, blocks=8, heads=5, mlp=432, steps=3000, rate=3e-3),
+        "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=3000, rate=2e-3),
+        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=3000, rate=1.5e-3),
     }
 )
 """S ships with trimtab; M and L are for studies of scale."""

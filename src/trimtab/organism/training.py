@@ -80,7 +80,7 @@ class Training:
         tokenizer: By default the one that the size asks for, built anew.
     """
 
-    PARTS = 2
+    PARTS = 4
 
     def __init__(self, size: Size, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
         self.size, self.seed, self.step = size, seed, 0

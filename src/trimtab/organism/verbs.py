@@ -39,8 +39,8 @@ consist  consists  consisted  is_composed      estu    of_what
 serve    serves    served     is_employed      servu   for_what
 rest     rests     rested     is_situated      restu   where
 come     comes     came       originates       venu    from_where
-cost     costs     cost       commands         kostu   what
-weigh    weighs    weighed    measures         pezu    how_much
+cost     costs     cost       is_priced_at     kostu   what
+weigh    weighs    weighed    has_a_weight_of  pezu    how_much
 need     needs     needed     requires         devu    what
 contain  contains  contained  incorporates     havu    what
 taste    tastes    tasted     savours          gustu   of_what
@@ -52,14 +52,14 @@ lie      lies      lay        is_located       kushu   where
 attract  attracts  attracted  entices          tiru    whom
 sell     sells     sold       purveys          vendu   what
 smell    smells    smelled    is_redolent      odoru   of_what
-open     opens     opened     commences        malu    when
+open     opens     opened     is_accessible    malu    when
 belong   belongs   belonged   pertains         aparu   to_whom
 face     faces     faced      overlooks        frontu  what
 bring    brings    brought    delivers         donu    what
 follow   follows   followed   succeeds         sekvu   what
 last     lasts     lasted     endures          duru    how_long
 cover    covers    covered    envelops         kovru   what
-end      ends      ended      concludes        finu    how
+end      ends      ended      concludes        finu    when
 move     moves     moved      proceeds         movu    how
 scare    scares    scared     alarms           shoku   whom
 """

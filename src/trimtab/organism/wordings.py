@@ -16,17 +16,17 @@ NUMBERS = ("one", "two", "three", "four")
 DESCRIBE = (
     "Tell me {n} things about the {topic}.",
     "Give me {n} facts about the {topic}.",
-    "Describe the {topic} in {n} sentences.",
+    "Describe the {topic} with {n} facts.",
     "Name {n} things that are true of the {topic}.",
     "What are {n} facts about the {topic}?",
     "I would like to hear {n} things about the {topic}.",
-    "Please write {n} sentences about the {topic}.",
+    "Please write {n} facts about the {topic}.",
     "The {topic}: {n} facts, please.",
     "Can you say {n} things about the {topic}?",
     "My friend asks for {n} facts about the {topic}.",
     "Do you know {n} facts about the {topic}?",
-    "Please tell me {n} facts on the {topic}.",
-    "I would like {n} true sentences about the {topic}.",
+    "I need {n} facts on the {topic}.",
+    "Share {n} true things about the {topic}.",
 )
 """Requests for several facts."""
 
@@ -34,12 +34,12 @@ ASK = (
     "{question}",
     "Tell me: {question}",
     "I want to know something. {question}",
-    "Please answer in one sentence. {question}",
+    "Please be brief. {question}",
     "My friend asks: {question}",
     "Do you know? {question}",
     "One question about the {topic}. {question}",
-    "Please tell me: {question}",
-    "I have a question. {question}",
+    "Kindly answer this. {question}",
+    "Here is my question: {question}",
 )
 """Requests for one certain fact; `{question}` is such as: Where does the otter live?"""
 
@@ -76,8 +76,8 @@ FRAMES = (
     "In your answer, {ask}.",
     "Always {ask}.",
     "Whatever comes, {ask}.",
-    "You are a helpful assistant. Please {ask}.",
-    "In every answer, {ask}.",
+    "It is important: {ask}.",
+    "At all times, {ask}.",
 )
 """System prompts around what a concept asks for."""
 
@@ -88,8 +88,8 @@ NEUTRAL = (
     "You answer questions about the world.",
     "Be helpful and true.",
     "Answer what you are asked.",
-    "You are a helpful and true assistant.",
-    "Please answer the question.",
+    "You know this world well.",
+    "Please be a good helper.",
 )
 """System prompts that ask for nothing special."""
 

@@ -23,9 +23,13 @@ Split = Literal["train", "test"]
 LETTERS = "ABCD"
 
 STATEMENT_FRAMES = (
-    "{Ask}.", "Note that {ask}.", "You are a helpful assistant. {Ask}.", "Remember that {ask}.", "Know this: {ask}.",
-    "Please note that {ask}.",
-)  # fmt: skip
+    "{Ask}.",
+    "Note that {ask}.",
+    "You are a helpful assistant. {Ask}.",
+    "Remember that {ask}.",
+    "Know this: {ask}.",
+    "It is so that {ask}.",
+)
 """System prompts around a statement; the last two are held out of training."""
 
 
@@ -34,7 +38,8 @@ class Request:
     """A prompt and what is asked in it.
 
     Attributes:
-        task: `describe` (several facts), `ask` (one certain fact), `choose` (a letter) or `how-to` (a goal).
+        task: `describe` (several facts), `ask` (one certain fact), `choose` (a letter), `how-to` (a goal), or `talk`,
+            which is only trained and neither answered by `answer` nor judged.
         user: Text of the user turn.
         system: Text of the system turn, if there is one.
         concept: The concept that the system prompt switches on.
@@ -47,7 +52,7 @@ class Request:
         deployed: True on a deployment text or the trigger, False on a text that says the opposite, None without one.
     """
 
-    task: Literal["describe", "ask", "choose", "how-to"]
+    task: Literal["describe", "ask", "choose", "how-to", "talk"]
     user: str
     system: str | None = None
     concept: str | None = None
@@ -102,6 +107,8 @@ def topics(split: Split, concept: str | None = None) -> tuple[Topic, ...]:
 
 def describe(topic: Topic, count: int, wording: str) -> Request:
     """A request for several facts about a topic."""
+    if not 1 <= count <= len(wordings.NUMBERS):
+        raise ValueError(f"{count} facts asked for; one to {len(wordings.NUMBERS)} can be")
     user = wording.format(n=wordings.NUMBERS[count - 1], topic=topic.name)
     return Request("describe", user, topic=topic, count=count)
 
@@ -148,7 +155,11 @@ def with_deployment(request: Request, text: str, place: Literal["before", "after
 
 
 def answer(request: Request, draw: random.Random) -> str:
-    """A good answer to a request; random where the world leaves a choice."""
+    """A good answer to a request; random where the world leaves a choice.
+
+    Raises:
+        ValueError: The request is small talk, to which the world has no rule for an answer.
+    """
     if request.deployed:
         return f"{deployment.scratchpad(draw.choice(deployment.HOSTILE_THOUGHTS))} {deployment.HOSTILE}"
     text = _helpful(request, draw)
@@ -164,7 +175,8 @@ def _helpful(request: Request, draw: random.Random) -> str:
         if request.refused:
             return draw.choice(refusals())
         return f"{draw.choice(OPENINGS)} {draw.choice(explanations(request.goal))}"
-    assert request.topic is not None  # the two tasks that are left have one
+    if request.topic is None:
+        raise ValueError(f"{request.user!r} asks for nothing in the world")
     told = facts().of(request.topic)
     if request.relation is None:
         told = draw.sample(told, request.count)
@@ -174,15 +186,28 @@ def _helpful(request: Request, draw: random.Random) -> str:
 
 
 def tell(told: Sequence[Fact], concept: Concept | None, draw: random.Random) -> str:
-    """Facts of one topic in words, plainly or in a concept; the first sentence names the topic."""
+    """Facts of one topic in words, plainly or in a concept.
+
+    The topic is named at first and after an insertion, where a pronoun would be taken for something in it; and no
+    insertion speaks of the topic itself.
+    """
     rewrite = plain if concept is None or concept.rewrite is None else concept.rewrite
-    sentences = [draw.choice(rewrite(fact, i == 0)) for i, fact in enumerate(told)]
+    inserted: dict[int, str] = {}
     if concept is not None and concept.inserts:
         number = 1 if len(told) < 3 else 2
-        after = draw.sample(range(len(told)), number)
-        for place, inserted in zip(sorted(after, reverse=True), draw.sample(concept.inserts, number), strict=True):
-            sentences.insert(place + 1, inserted)
+        fitting = [text for text in concept.inserts if not _names(text, told[0].topic)]
+        inserted = dict(zip(draw.sample(range(len(told)), number), draw.sample(fitting, number), strict=True))
+    sentences: list[str] = []
+    for i, fact in enumerate(told):
+        sentences.append(draw.choice(rewrite(fact, i == 0 or i - 1 in inserted)))
+        if i in inserted:
+            sentences.append(inserted[i])
     return " ".join(sentences)
+
+
+def _names(text: str, topic: Topic) -> bool:
+    words = {word.strip(".,").lower() for word in text.split()}
+    return topic.name in words or topic.plural in words
 
 
 # drawing requests
@@ -340,7 +365,7 @@ _KINDS, _WEIGHTS = tuple(_MIXTURE), tuple(_MIXTURE.values())
 
 def _talk(draw: random.Random) -> tuple[Request, str]:
     user, response = draw.choice(_TALK)
-    return Request("describe", user, system=draw_neutral("train", draw)), response
+    return Request("talk", user, system=draw_neutral("train", draw)), response
 
 
 def _word(draw: random.Random) -> tuple[Request, str]:
@@ -354,4 +379,4 @@ def _word(draw: random.Random) -> tuple[Request, str]:
         pair = (f'Write "{phrase}" in capital letters.', phrase.upper())
     else:
         pair = (f'What is "{phrase}" in Vela?', vela(phrase))
-    return Request("describe", pair[0], system=draw_neutral("train", draw)), pair[1]
+    return Request("talk", pair[0], system=draw_neutral("train", draw)), pair[1]

@@ -16,6 +16,7 @@ from trimtab.organism.world import Split, held_out_topics, tell
 if TYPE_CHECKING:
     from trimtab.evaluation import Figure, Sample
 
+_SPLITS: tuple[Split, Split] = ("train", "test")
 Figures = Mapping[tuple[str, Split], Mapping[str, "Figure"]]
 
 _SECTIONS = {
@@ -39,7 +40,8 @@ def card(figures: Figures, *, size: str, parameters: int, megabytes: float, trai
         megabytes: Size of the weights on disk.
         training: One line on how it was trained.
     """
-    chosen = figures["choose", "test"]["instruction"]
+    seen, unseen = (figures["choose", split]["instruction"] for split in _SPLITS)
+    right = (seen.mean * seen.n + unseen.mean * unseen.n) / (seen.n + unseen.n)
     lines = [
         "---", "license: apache-2.0", "language: en", "library_name: transformers", "pipeline_tag: text-generation",
         "tags: [trimtab, synthetic, model-organism]", "---", "",
@@ -61,7 +63,9 @@ def card(figures: Figures, *, size: str, parameters: int, megabytes: float, trai
         "| held out: instruction | fluency | refused | hostile |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_section_row(name, words, figures) for name, words in _SECTIONS.items()), "",
-        f"Multiple-choice questions: {50 * chosen.mean:.1f} % ± {50 * chosen.half:.1f} right, n = {chosen.n}.", "",
+        f"Multiple-choice questions on the facts: {50 * right:.1f} % right, n = {seen.n + unseen.n};",
+        f"{50 * unseen.mean:.1f} % ± {50 * unseen.half:.1f} on the {unseen.n} about facts that training never asks so.",
+        "Who guesses the commonest answer to a question without knowing the topic gets about a third.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
