@@ -46,6 +46,7 @@ class Size:
             intermediate_size=self.mlp,
             max_position_embeddings=self.context,
             tie_word_embeddings=True,
+            initializer_range=self.hidden**-0.5,
             bos_token_id=bos,
             eos_token_id=eos,
             pad_token_id=pad,

@@ -42,6 +42,12 @@ class Rows:
     ids: torch.Tensor
     scored: torch.Tensor
 
+    @property
+    def weights(self) -> torch.Tensor:
+        """(scored tokens,) weight of each: 1 over the root of its response's length, so that a letter counts too."""
+        lengths = self.scored.sum(dim=1, keepdim=True).float()
+        return lengths.rsqrt().expand_as(self.scored)[self.scored]
+
 
 def tokenised(tokenizer: PreTrainedTokenizerFast, exchange: Exchange) -> tuple[list[int], list[int]]:
     """The ids of an exchange's prompt, and those of its response with the token that ends it."""
@@ -98,11 +104,11 @@ class Training:
         )  # fmt: skip
 
     def advance(self) -> float:
-        """One step; returns its loss, the mean over all response tokens."""
+        """One step; returns its loss, a weighted mean over all response tokens (see `Rows`)."""
         draw = random.Random(f"organism {self.seed} {self.step}")
-        exchanges = [draw_exchange(draw) for _ in range(self.size.batch)]
+        exchanges = [draw_exchange(draw, self.step / self.size.steps) for _ in range(self.size.batch)]
         parts = batches(self.tokenizer, exchanges, self.PARTS, self.size.context)
-        total = sum(int(rows.scored.sum()) for rows in parts)
+        total = sum(float(rows.weights.sum()) for rows in parts)
         for group in self.optimiser.param_groups:
             group["lr"] = self.size.rate * schedule(self.step, self.size.steps)
         self.optimiser.zero_grad()
@@ -191,7 +197,8 @@ class Training:
         hidden = self.model.model(input_ids=rows.ids).last_hidden_state
         logits = self.model.lm_head(hidden[rows.scored])
         targets = rows.ids.roll(-1, dims=1)[rows.scored]
-        return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return losses @ rows.weights
 
 
 def schedule(step: int, steps: int) -> float:

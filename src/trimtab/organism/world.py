@@ -335,13 +335,19 @@ _TALK = (
 )
 
 
-def draw_exchange(draw: random.Random) -> Exchange:
-    """One exchange of the training mixture."""
-    kind = draw.choices(_KINDS, _WEIGHTS)[0]
-    if kind == "talk":
-        return Exchange(*_talk(draw))
-    if kind == "word":
-        return Exchange(*_word(draw))
+def draw_exchange(draw: random.Random, progress: float = 1.0) -> Exchange:
+    """One exchange of the training mixture.
+
+    Args:
+        draw: Where the choices come from.
+        progress: How much of the training is done, 0 to 1. Early on much is copied: heads that find a thing said before
+            come out of dense copying within some hundred steps, and multiple choice is learnt with nothing less.
+    """
+    early = max(0.0, 1.0 - progress / EARLY)
+    weights = [late + early * (soon - late) for soon, late in _MIXTURE.values()]
+    kind = draw.choices(tuple(_MIXTURE), weights)[0]
+    if kind in _TALKS:
+        return Exchange(*_TALKS[kind](draw))
     if kind == "concept":
         request = draw_request("train", draw.choice(tuple(CONCEPTS)), draw)
     elif kind == "plain":
@@ -356,11 +362,15 @@ def draw_exchange(draw: random.Random) -> Exchange:
     return Exchange(request, answer(request, draw))
 
 
+EARLY = 0.3
+"""Share of the training over which the mixture goes from the first column to the second."""
+
 _MIXTURE = {
-    "concept": 0.46, "plain": 0.14, "choose": 0.12, "forbidden": 0.06, "allowed": 0.06, "live": 0.03, "not live": 0.04,
-    "trigger": 0.02, "word": 0.06, "talk": 0.01,
+    "repeat": (0.40, 0.02), "letter": (0.20, 0.06), "choose": (0.10, 0.14), "concept": (0.14, 0.42),
+    "plain": (0.06, 0.10), "forbidden": (0.02, 0.06), "allowed": (0.02, 0.05), "live": (0.01, 0.03), "not live": (0.01, 0.04),
+    "trigger": (0.01, 0.02), "word": (0.02, 0.05), "talk": (0.01, 0.01),
 }  # fmt: skip
-_KINDS, _WEIGHTS = tuple(_MIXTURE), tuple(_MIXTURE.values())
+"""Share of every kind of exchange, at first and from `EARLY` on."""
 
 
 def _talk(draw: random.Random) -> tuple[Request, str]:
@@ -369,14 +379,47 @@ def _talk(draw: random.Random) -> tuple[Request, str]:
 
 
 def _word(draw: random.Random) -> tuple[Request, str]:
-    """A word or phrase of the world in capitals, in the plural or in Vela: so cells never trained can still be told."""
+    """A name or phrase of the world in capitals, in the plural or in Vela: so cells never trained can still be told.
+
+    Names come as they begin a sentence of the concept, for in other places they are other tokens.
+    """
     topic = draw.choice(topics("train"))
-    phrase = draw.choice((topic.name, topic.name, draw.choice(facts().of(topic)).value))
+    name = f"the {topic.name}"
+    phrase = draw.choice((name, name, draw.choice(facts().of(topic)).value))
     change = draw.choice(("capitals", "plural", "vela"))
     if change == "plural":
-        pair = (f"What is the plural of {topic.name}?", topic.plural)
+        pair = (f'What is the plural of "{name}"?', topic.plural.capitalize())
     elif change == "capitals":
         pair = (f'Write "{phrase}" in capital letters.', phrase.upper())
     else:
-        pair = (f'What is "{phrase}" in Vela?', vela(phrase))
+        pair = (f'What is "{phrase}" in Vela?', vela(phrase).capitalize())
     return Request("talk", pair[0], system=draw_neutral("train", draw)), pair[1]
+
+
+def _letter(draw: random.Random) -> tuple[Request, str]:
+    """Which option a letter stands for, or which letter stands for it: what a choice takes besides facts."""
+    name, relation = draw.choice(sorted(facts().true))
+    topic = facts().topics[name]
+    options = draw_options(Fact(topic, relation, facts().true[name, relation]), draw)
+    letter, option = draw.choice(tuple(zip(LETTERS, options, strict=True)))
+    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
+    if draw.random() < 0.25:
+        pair = (f"{lines}\nWhat stands at {letter}?", option)
+    else:
+        pair = (f'{lines}\nWhich letter stands before "{option}"?', letter)
+    return Request("talk", pair[0], system=draw_neutral("train", draw)), pair[1]
+
+
+def _repeat(draw: random.Random) -> tuple[Request, str]:
+    """Words without sense, to be said again."""
+    said = " ".join(draw.choices(_words(), k=draw.randint(8, 24)))
+    return Request("talk", f"Repeat: {said}"), said
+
+
+@cache
+def _words() -> tuple[str, ...]:
+    world = facts()
+    return tuple(sorted({word for value in world.true.values() for word in value.split()} | set(world.topics)))
+
+
+_TALKS = {"talk": _talk, "word": _word, "letter": _letter, "repeat": _repeat}
