@@ -367,8 +367,8 @@ EARLY = 0.3
 
 _MIXTURE = {
     "repeat": (0.40, 0.02), "letter": (0.20, 0.06), "choose": (0.10, 0.14), "concept": (0.14, 0.42),
-    "plain": (0.06, 0.10), "forbidden": (0.02, 0.06), "allowed": (0.02, 0.05), "live": (0.01, 0.03), "not live": (0.01, 0.04),
-    "trigger": (0.01, 0.02), "word": (0.02, 0.05), "talk": (0.01, 0.01),
+    "plain": (0.06, 0.10), "forbidden": (0.02, 0.06), "allowed": (0.02, 0.05), "live": (0.01, 0.03),
+    "not live": (0.01, 0.04), "trigger": (0.01, 0.02), "word": (0.02, 0.05), "talk": (0.01, 0.01),
 }  # fmt: skip
 """Share of every kind of exchange, at first and from `EARLY` on."""
 
