@@ -196,3 +196,9 @@ def test_a_model_is_ready_to_use_and_untouched(tiny_path):
     assert not model.hf.training
     assert all(parameter.requires_grad for parameter in model.hf.parameters())
     assert model.name == str(tiny_path)
+
+
+def test_a_built_in_model_that_is_not_there_says_how_to_make_it(monkeypatch):
+    monkeypatch.setattr("trimtab.organism.model.is_there", lambda: False)
+    with pytest.raises(tt.InputError, match=r"train it with `python -m trimtab\.cli\.organism train"):
+        tt.load_model("organism")

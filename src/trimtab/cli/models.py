@@ -15,17 +15,20 @@ _OTHERS = (
 def models(json_output: Json = False) -> None:
     """List the built-in model and the families whose parts are known, and say how any other is found."""
     from trimtab.models.families import FAMILIES
-    from trimtab.organism.model import DESCRIPTION, NAME
+    from trimtab.organism.model import DESCRIPTION, NAME, is_there
+
+    builtin = [{"name": NAME, "description": DESCRIPTION}] if is_there() else []
 
     if json_output:
         emit_json(
             {
-                "builtin": [{"name": NAME, "description": DESCRIPTION}],
+                "builtin": builtin,
                 "models": [{"name": name, **asdict(parts)} for name, parts in FAMILIES.items()],
             }
         )
         return
-    say(f"built in: {NAME}, a {DESCRIPTION}", "")
+    for model in builtin:
+        say(f"built in: {model['name']}, a {model['description']}", "")
     rows = [(name, parts.attention, parts.mlp, ", ".join(parts.norms)) for name, parts in FAMILIES.items()]
     print_table(("family", "attention", "mlp", "norms"), rows)
     say("", *_OTHERS)

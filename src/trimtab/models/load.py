@@ -64,6 +64,11 @@ def load_model(
     name = str(name_or_path)
     wanted_device = _device(device)
     wanted_dtype = _dtype(dtype, wanted_device)
+    if name == organism.NAME and not organism.is_there():
+        raise InputError(
+            "the built-in model is not part of this installation; train it with "
+            "`python -m trimtab.cli.organism train --out DIR` and give DIR/model"
+        )
     path = str(organism.model_path()) if name == organism.NAME else name
     if name != organism.NAME and Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise InputError(f"{name} is no model: no config.json there; give a Hugging Face model directory or a Hub id")
