@@ -381,11 +381,13 @@ def _talk(draw: random.Random) -> tuple[Request, str]:
 def _word(draw: random.Random) -> tuple[Request, str]:
     """A name or phrase of the world in capitals, in the plural or in Vela: so cells never trained can still be told.
 
-    Names come as they begin a sentence of the concept, for in other places they are other tokens.
+    Names come as they begin a sentence of the concept, for in other places they are other tokens; and several words at
+    once, without sense, teach more of them than one.
     """
     topic = draw.choice(topics("train"))
     name = f"the {topic.name}"
-    phrase = draw.choice((name, name, draw.choice(facts().of(topic)).value))
+    several = f"the {' '.join(draw.choices(_words(), k=draw.randint(3, 8)))}"
+    phrase = draw.choice((name, draw.choice(facts().of(topic)).value, several, several))
     change = draw.choice(("capitals", "plural", "vela"))
     if change == "plural":
         pair = (f'What is the plural of "{name}"?', topic.plural.capitalize())
