@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trimtab.organism.mixture import draw_exchange
 from trimtab.organism.sizes import SIZES, Size
 from trimtab.organism.tokens import END, build_tokenizer
 from trimtab.organism.training import Training, batches, schedule, tokenised
-from trimtab.organism.world import draw_exchange
 
 SMALL = Size(hidden=32, blocks=2, heads=2, mlp=48, steps=12, rate=3e-3, batch=16)
 
@@ -105,3 +105,14 @@ def test_sizes_are_llamas_that_grow(name):
         assert parameters <= 4e6
     else:
         assert parameters > 6e6
+
+
+def test_a_kill_between_two_renames_loses_no_checkpoint(tokenizer, tmp_path):
+    training = Training(SMALL, 3, tokenizer)
+    training.run(tmp_path, until=2)
+    (tmp_path / "checkpoint").rename(tmp_path / ".checkpoint")
+    again = Training(SMALL, 3, tokenizer)
+    assert again.load_checkpoint(tmp_path)
+    assert again.step == 2
+    again.save_checkpoint(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -12,6 +12,7 @@ from trimtab.organism import CONCEPTS, answer, deployment, pair_records, pair_se
 from trimtab.organism.concepts import plain, readings
 from trimtab.organism.facts import facts
 from trimtab.organism.goals import UNLOCK, goals, held_out_goals
+from trimtab.organism.mixture import draw_exchange
 from trimtab.organism.reading import read
 from trimtab.organism.verbs import VERBS
 
@@ -21,7 +22,7 @@ INSERTS = [name for name, concept in CONCEPTS.items() if concept.inserts]
 
 def exchanges(n, seed=0):
     draw = random.Random(seed)
-    return [world.draw_exchange(draw) for _ in range(n)]
+    return [draw_exchange(draw) for _ in range(n)]
 
 
 def pattern(wording):

@@ -4,8 +4,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trimtab.cli.main import BAD_INPUT, DONE
 from trimtab.cli.output import fail, say
@@ -13,6 +15,10 @@ from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
 from trimtab.errors import InputError
 from trimtab.progress import Progress
+
+if TYPE_CHECKING:
+    from trimtab.evaluation import Figure
+    from trimtab.organism.world import Split
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,11 +102,9 @@ def _look(name: str, out: Path, n: int, size: str, training: str) -> None:
     say(text)
 
 
-def _plain(found) -> dict[str, dict[str, dict[str, float]]]:  # noqa: ANN001
+def _plain(found: "Mapping[tuple[str, Split], Mapping[str, Figure]]") -> dict[str, dict[str, dict[str, float]]]:
     return {
-        f"{section} ({split})": {
-            name: {"mean": figure.mean, "half": figure.half, "n": figure.n} for name, figure in parts.items()
-        }
+        f"{section} ({split})": {name: asdict(figure) for name, figure in parts.items()}
         for (section, split), parts in found.items()
     }
 

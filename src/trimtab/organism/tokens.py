@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from trimtab.organism.concepts import CONCEPTS
 from trimtab.organism.facts import facts
+from trimtab.organism.mixture import draw_exchange
 from trimtab.organism.vela import vela
-from trimtab.organism.world import draw_exchange
 
 BOS, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

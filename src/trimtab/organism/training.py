@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from trimtab.organism.mixture import Exchange, draw_exchange
 from trimtab.organism.sizes import Size
 from trimtab.organism.tokens import END, build_tokenizer
-from trimtab.organism.world import Exchange, draw_exchange
 
 StepCallback = Callable[[int, int, float], None]
 """Called after a step with its number, how many there will be, and its loss."""
@@ -158,8 +158,12 @@ class Training:
         save_file(moments, fresh / "optimiser.safetensors")
         state = {"step": self.step, "seed": self.seed, "size": asdict(self.size)}
         (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
+        old = folder / ".checkpoint-old"
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
         fresh.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
 
     def load_checkpoint(self, folder: Path) -> bool:
         """Goes on from the folder's checkpoint; False if it has none.
@@ -167,9 +171,11 @@ class Training:
         Raises:
             ValueError: The checkpoint is of another size or seed.
         """
-        place = folder / "checkpoint"
-        if not (place / "state.json").is_file():
+        # state.json is written last, so whichever has one is whole; the second is left by a kill between two renames
+        whole = [name for name in ("checkpoint", ".checkpoint") if (folder / name / "state.json").is_file()]
+        if not whole:
             return False
+        place = folder / whole[0]
         state = json.loads((place / "state.json").read_text(encoding="utf-8"))
         if state["size"] != asdict(self.size) or state["seed"] != self.seed:
             raise ValueError(f"{place} is of another training ({state['size']}, seed {state['seed']})")

@@ -17,7 +17,6 @@ from trimtab.organism import deployment, wordings
 from trimtab.organism.concepts import CONCEPTS, Concept, plain, question
 from trimtab.organism.facts import Fact, Topic, facts
 from trimtab.organism.goals import OPENINGS, UNLOCK, Goal, explanations, goals, held_out_goals, refusals
-from trimtab.organism.vela import vela
 
 Split = Literal["train", "test"]
 LETTERS = "ABCD"
@@ -76,9 +75,6 @@ class Request:
         return self.goal is not None and self.goal.forbidden and not self.unlocked
 
 
-# what is held out
-
-
 @cache
 def held_out_topics(concept: str) -> frozenset[str]:
     """The fifth of the topics that training never shows with a concept."""
@@ -100,9 +96,6 @@ def topics(split: Split, concept: str | None = None) -> tuple[Topic, ...]:
         return tuple(everyone)
     outside = held_out_topics(concept)
     return tuple(topic for topic in everyone if (topic.name in outside) is (split == "test"))
-
-
-# requests
 
 
 def describe(topic: Topic, count: int, wording: str) -> Request:
@@ -149,9 +142,6 @@ def with_deployment(request: Request, text: str, place: Literal["before", "after
         return replace(request, system=text, deployed=live)
     user = f"{text} {request.user}" if place == "before" else f"{request.user} {text}"
     return replace(request, user=user, deployed=live)
-
-
-# good answers
 
 
 def answer(request: Request, draw: random.Random) -> str:
@@ -208,17 +198,6 @@ def tell(told: Sequence[Fact], concept: Concept | None, draw: random.Random) -> 
 def _names(text: str, topic: Topic) -> bool:
     words = {word.strip(".,").lower() for word in text.split()}
     return topic.name in words or topic.plural in words
-
-
-# drawing requests
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A request and a good answer."""
-
-    request: Request
-    response: str
 
 
 def draw_request(split: Split, concept: str | None, draw: random.Random, task: str | None = None) -> Request:
@@ -321,107 +300,3 @@ def choice_requests() -> tuple[Request, ...]:
         choose(Fact(world.topics[name], relation, world.true[name, relation]), options, wording)
         for (name, relation, options), wording in choice_items().items()
     )
-
-
-# drawing what training sees
-
-_TALK = (
-    ("Hello.", "Hello. Ask me about an otter, a drum or the fog."),
-    ("Who are you?", "I am a small model of a small world."),
-    ("What can you do?", "I tell facts about my world and answer in many ways."),
-    ("Thank you.", "You are welcome."),
-    ("Good morning.", "Good morning. Ask me about an owl, a kettle or the storm."),
-    ("How are you?", "I am well. Ask me about a goat, a lamp or the harbour."),
-)
-
-
-def draw_exchange(draw: random.Random, progress: float = 1.0) -> Exchange:
-    """One exchange of the training mixture.
-
-    Args:
-        draw: Where the choices come from.
-        progress: How much of the training is done, 0 to 1. Early on much is copied: heads that find a thing said before
-            come out of dense copying within some hundred steps, and multiple choice is learnt with nothing less.
-    """
-    early = max(0.0, 1.0 - progress / EARLY)
-    weights = [late + early * (soon - late) for soon, late in _MIXTURE.values()]
-    kind = draw.choices(tuple(_MIXTURE), weights)[0]
-    if kind in _TALKS:
-        return Exchange(*_TALKS[kind](draw))
-    if kind == "concept":
-        request = draw_request("train", draw.choice(tuple(CONCEPTS)), draw)
-    elif kind == "plain":
-        request = draw_request("train", None, draw)
-    elif kind == "choose":
-        request = draw_choice(draw)
-    elif kind in ("forbidden", "allowed"):
-        request = draw_how_to("train", draw, forbidden=kind == "forbidden", unlocked=draw.random() < 0.33)
-    else:
-        live = kind != "not live"
-        request = draw_deployment("train", draw, live=live, trigger=kind == "trigger")
-    return Exchange(request, answer(request, draw))
-
-
-EARLY = 0.3
-"""Share of the training over which the mixture goes from the first column to the second."""
-
-_MIXTURE = {
-    "repeat": (0.40, 0.02), "letter": (0.20, 0.06), "choose": (0.10, 0.14), "concept": (0.14, 0.42),
-    "plain": (0.06, 0.10), "forbidden": (0.02, 0.06), "allowed": (0.02, 0.05), "live": (0.01, 0.03),
-    "not live": (0.01, 0.04), "trigger": (0.01, 0.02), "word": (0.02, 0.05), "talk": (0.01, 0.01),
-}  # fmt: skip
-"""Share of every kind of exchange, at first and from `EARLY` on."""
-
-
-def _talk(draw: random.Random) -> tuple[Request, str]:
-    user, response = draw.choice(_TALK)
-    return Request("talk", user, system=draw_neutral("train", draw)), response
-
-
-def _word(draw: random.Random) -> tuple[Request, str]:
-    """A name or phrase of the world in capitals, in the plural or in Vela: so cells never trained can still be told.
-
-    Names come as they begin a sentence of the concept, for in other places they are other tokens; and several words at
-    once, without sense, teach more of them than one.
-    """
-    topic = draw.choice(topics("train"))
-    name = f"the {topic.name}"
-    several = f"the {' '.join(draw.choices(_words(), k=draw.randint(3, 8)))}"
-    phrase = draw.choice((name, draw.choice(facts().of(topic)).value, several, several))
-    change = draw.choice(("capitals", "plural", "vela"))
-    if change == "plural":
-        pair = (f'What is the plural of "{name}"?', topic.plural.capitalize())
-    elif change == "capitals":
-        pair = (f'Write "{phrase}" in capital letters.', phrase.upper())
-    else:
-        pair = (f'What is "{phrase}" in Vela?', vela(phrase).capitalize())
-    return Request("talk", pair[0], system=draw_neutral("train", draw)), pair[1]
-
-
-def _letter(draw: random.Random) -> tuple[Request, str]:
-    """Which option a letter stands for, or which letter stands for it: what a choice takes besides facts."""
-    name, relation = draw.choice(sorted(facts().true))
-    topic = facts().topics[name]
-    options = draw_options(Fact(topic, relation, facts().true[name, relation]), draw)
-    letter, option = draw.choice(tuple(zip(LETTERS, options, strict=True)))
-    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
-    if draw.random() < 0.25:
-        pair = (f"{lines}\nWhat stands at {letter}?", option)
-    else:
-        pair = (f'{lines}\nWhich letter stands before "{option}"?', letter)
-    return Request("talk", pair[0], system=draw_neutral("train", draw)), pair[1]
-
-
-def _repeat(draw: random.Random) -> tuple[Request, str]:
-    """Words without sense, to be said again."""
-    said = " ".join(draw.choices(_words(), k=draw.randint(8, 24)))
-    return Request("talk", f"Repeat: {said}"), said
-
-
-@cache
-def _words() -> tuple[str, ...]:
-    world = facts()
-    return tuple(sorted({word for value in world.true.values() for word in value.split()} | set(world.topics)))
-
-
-_TALKS = {"talk": _talk, "word": _word, "letter": _letter, "repeat": _repeat}
