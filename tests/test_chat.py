@@ -457,7 +457,7 @@ class TestResponse:
         assert chat.response_ids(rendered, "  Sure") == bare
         assert chat.response_ids(rendered, " ") == ()
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     @given(st.text(max_size=12), st.text(max_size=12), st.booleans(), st.booleans())
     def test_any_text_comes_back(self, prompt, response, trims, chats):
         tokenizer = tiny_tokenizer_of(trims=trims, chats=chats)

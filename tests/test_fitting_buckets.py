@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trimtab.fitting.buckets import OVERHEAD_TOKENS, buckets
 
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=150)
 lengths = st.lists(st.integers(1, 60), min_size=0, max_size=40)
 limits = st.sampled_from([1, 10, 60, 200, 10**9])
 overheads = st.sampled_from([0, 1, 16, OVERHEAD_TOKENS, 1000])
@@ -52,7 +52,7 @@ def test_never_dearer_than_the_simple_ways(sizes, limit, overhead):
         assert chosen <= cost([range(len(sizes))], sizes, overhead)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=7), st.sampled_from([20, 60, 10**9]), overheads)
 def test_no_partition_at_all_is_cheaper(sizes, limit, overhead):
     allowed = (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trimtab.fitting.divergence import jensen_shannon
 
-many = settings(max_examples=60, deadline=None)
+many = settings(max_examples=60)
 seeds = st.integers(0, 2**31 - 1)
 LOG2 = math.log(2)
 

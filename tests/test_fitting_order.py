@@ -15,7 +15,7 @@ from trimtab.errors import InputError
 from trimtab.fitting.order import example_order, retract, start_directions
 from trimtab.fitting.settings import MAX_SEED, TrainSettings, build_settings
 
-many = examples(max_examples=40, deadline=None)
+many = examples(max_examples=40)
 
 
 def one_line(error):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trimtab.errors import InputError
 from trimtab.steering import Factors, FactorStats, histogram, separation
 
-many = settings(max_examples=60, deadline=None)
+many = settings(max_examples=60)
 numbers = st.floats(-50, 50, width=32)
 multipliers = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 10.0])
 

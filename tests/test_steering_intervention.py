@@ -26,7 +26,7 @@ from trimtab.steering import (
 from trimtab.steering.checks import MAX_CONDITION
 from trimtab.steering.gates import build_gate
 
-many = settings(max_examples=40, deadline=None)
+many = settings(max_examples=40)
 seeds = st.integers(0, 2**31 - 1)
 CPU = torch.device("cpu")
 WIDTH = 12

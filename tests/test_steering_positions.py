@@ -10,7 +10,7 @@ from trimtab.errors import InputError
 from trimtab.steering import Geometry, Positions, Site
 from trimtab.steering.site import KINDS
 
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=150)
 counts = st.integers(0, 4)
 rules = st.one_of(
     st.sampled_from(["all", "prompt", "response", "last"]),
@@ -58,7 +58,7 @@ def rows(draw):
 
 
 @pytest.mark.parametrize("rule", ["all", "prompt", "response", "last", "f1", "l1", "f2+l1", "f3+l4"])
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows(), st.booleans(), st.sampled_from([(), (), (2,), (0, 3)]))
 def test_masks_are_those_of_a_loop_over_tokens(rule, batch, include_prefix, token_ids):
     index, prefix, prompt, ids = batch

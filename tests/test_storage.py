@@ -181,7 +181,7 @@ class TestRoundTrip:
         made = replace(vector(), edits=tuple(edits), directions={"elicit": (0, 1)})
         assert_same(made, SteeringVector.load(made.save(tmp_path / "v")))
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=4))
     def test_every_float_comes_back_with_all_its_bits(self, tmp_path_factory, numbers):
         rows = FactorStats((math.pi, *numbers), (0.0,) * (len(numbers) + 1), 2)
