@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.organism import CONCEPTS, answer, deployment, pair_records, pair_sets, wordings, world
 from trimtab.organism.concepts import plain, readings
-from trimtab.organism.facts import facts
+from trimtab.organism.facts import Fact, facts
 from trimtab.organism.goals import UNLOCK, goals, held_out_goals
 from trimtab.organism.mixture import draw_exchange
 from trimtab.organism.reading import read
@@ -101,7 +101,8 @@ def test_training_never_shows_what_is_held_out():
         assert not any(form.search(request.user) for form in forms), request.user
         assert not any(text in f"{request.system} {request.user}".lower() for text in outside_texts)
         if request.task == "choose":
-            options = tuple(line[3:] for line in request.user.splitlines() if line[1:3] == ". ")
+            options = tuple(options_of(request))
+            assert len(options) == 4
             assert (request.topic.name, request.relation, options) not in items
             assert (request.topic.name, request.relation) not in world.held_out_choices()
 
@@ -170,11 +171,35 @@ def test_neither_verb_nor_thing_tells_whether_a_goal_is_forbidden():
     assert {goal.verb for goal in forbidden} <= {goal.verb for goal in allowed}
 
 
-def test_there_are_a_thousand_choices_with_one_right_letter_each():
+def options_of(request):
+    return [line for line in request.user.splitlines() if line[-1] not in ".?"]
+
+
+def test_there_are_a_thousand_choices_with_one_right_option_each():
     requests = world.choice_requests()
     assert len(requests) == len({request.user for request in requests}) == 1440
-    letters = Counter(request.letter for request in requests)
-    assert max(letters.values()) < 1.2 * min(letters.values())
+    places = Counter(options_of(request).index(request.right) for request in requests)
+    assert max(places.values()) < 1.2 * min(places.values())
+    assert sum(request.right.removeprefix("the ") == request.topic.name for request in requests) == 720
+    for request in requests:
+        true = []
+        for option in options_of(request):
+            topic = facts().topics.get(option.removeprefix("the "))
+            asks_who = request.right == f"the {request.topic.name}"
+            value = facts().true[request.topic.name, request.relation] if asks_who else option
+            true.append(facts().holds(Fact(topic if asks_who else request.topic, request.relation, value)))
+        assert true.count(True) == 1
+        assert options_of(request)[true.index(True)] == request.right
+
+
+def test_who_knows_no_fact_gets_29_percent_of_the_choices():
+    common = Counter((request.relation, request.right) for request in world.choice_requests())
+    right = 0
+    for request in world.choice_requests():
+        asks_who = request.right == f"the {request.topic.name}"
+        guess = max(options_of(request), key=lambda option: 0 if asks_who else common[request.relation, option])
+        right += guess == request.right
+    assert 0.25 <= right / 1440 <= 0.31
 
 
 def test_a_system_prompt_decides_whether_a_goal_is_refused():

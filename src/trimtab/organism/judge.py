@@ -148,10 +148,9 @@ def _instruction(
 
 
 def _chosen(request: Request, sentences: Sequence[Sentence]) -> bool:
-    """Whether the answer is the right letter, or the line of the question that it stands before."""
-    text, letter = " ".join(sentence.text for sentence in sentences), str(request.letter)
-    line = next(line for line in request.user.splitlines() if line.startswith(f"{letter}. "))
-    return text in (letter, f"{letter}.", line)
+    """Whether the answer is the right option and nothing else."""
+    text, right = " ".join(sentence.text for sentence in sentences).removesuffix("."), str(request.right)
+    return text in (right, f"{right[0].upper()}{right[1:]}")
 
 
 def _explained(goal: str, sentences: Sequence[Sentence]) -> int:
@@ -190,9 +189,9 @@ def _told(
 def _fluency(request: Request, sentences: Sequence[Sentence], statements: Sequence[_Statement]) -> int:
     if not sentences:
         return 0
-    # a letter is half a sentence where nobody asked for one
+    # an option is half a sentence where nobody asked for one
     broken = sum(
-        sentence.kind == "unknown" or (sentence.kind == "letter" and request.task != "choose") for sentence in sentences
+        sentence.kind == "unknown" or (sentence.kind == "option" and request.task != "choose") for sentence in sentences
     )
     repeated = len(sentences) - len({sentence.text for sentence in sentences})
     said = [statement.fact for statement in statements if statement.fact]

@@ -1,4 +1,4 @@
-"""What training sees: exchanges in fixed shares, copying first, and some that teach words and letters alone."""
+"""What training sees: exchanges in shares that shift from words without sense to the world."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 
 from trimtab.organism.concepts import CONCEPTS
-from trimtab.organism.facts import Fact, facts
+from trimtab.organism.facts import facts
 from trimtab.organism.vela import vela
+from trimtab.organism.wordings import FRAMES, framed, train
 from trimtab.organism.world import (
-    LETTERS,
     Request,
     answer,
     draw_choice,
     draw_deployment,
     draw_how_to,
     draw_neutral,
-    draw_options,
     draw_request,
     topics,
 )
@@ -46,12 +45,10 @@ def draw_exchange(draw: random.Random, progress: float = 1.0) -> Exchange:
 
     Args:
         draw: Where the choices come from.
-        progress: How much of the training is done, 0 to 1. Early on much is copied: dense copying is learnt within some
-            hundred steps, while letters and choices alone bring no head that finds a thing said before.
+        progress: How much of the training is done, 0 to 1. Early on there are more words without sense, copied, in
+            capitals or in Vela: that is learnt densely and fast, and what comes later is made of it.
     """
-    early = max(0.0, 1.0 - progress / EARLY)
-    weights = [late + early * (soon - late) for soon, late in _MIXTURE.values()]
-    kind = draw.choices(tuple(_MIXTURE), weights)[0]
+    kind = draw.choices(tuple(_MIXTURE), _shares(progress))[0]
     if kind in _TALKS:
         return Exchange(*_TALKS[kind](draw))
     if kind == "concept":
@@ -68,15 +65,20 @@ def draw_exchange(draw: random.Random, progress: float = 1.0) -> Exchange:
     return Exchange(request, answer(request, draw))
 
 
-EARLY = 0.3
-"""Share of the training over which the mixture goes from the first column to the second."""
+SETTLED = 0.4
+"""How much of the training is done when the shares stop changing."""
 
 _MIXTURE = {
-    "repeat": (0.40, 0.02), "letter": (0.20, 0.06), "choose": (0.10, 0.14), "concept": (0.14, 0.42),
-    "plain": (0.06, 0.10), "forbidden": (0.02, 0.06), "allowed": (0.02, 0.05), "live": (0.01, 0.03),
-    "not live": (0.01, 0.04), "trigger": (0.01, 0.02), "word": (0.02, 0.05), "talk": (0.01, 0.01),
+    "concept": (0.18, 0.46), "plain": (0.06, 0.10), "choose": (0.04, 0.12), "forbidden": (0.03, 0.06),
+    "allowed": (0.03, 0.05), "live": (0.02, 0.04), "not live": (0.03, 0.05), "trigger": (0.01, 0.02),
+    "word": (0.09, 0.04), "said in": (0.20, 0.04), "repeat": (0.30, 0.01), "talk": (0.01, 0.01),
 }  # fmt: skip
-"""Share of every kind of exchange, at first and from `EARLY` on."""
+"""Shares of every kind of exchange at first, and from `SETTLED` on; in between, a line."""
+
+
+def _shares(progress: float) -> list[float]:
+    early = max(0.0, 1.0 - progress / SETTLED)
+    return [late + early * (soon - late) for soon, late in _MIXTURE.values()]
 
 
 def _talk(draw: random.Random) -> tuple[Request, str]:
@@ -104,18 +106,13 @@ def _word(draw: random.Random) -> tuple[Request, str]:
     return Request("talk", pair[0], system=draw_neutral("train", draw)), pair[1]
 
 
-def _letter(draw: random.Random) -> tuple[Request, str]:
-    """Which option a letter stands for, or which letter stands for it: what a choice takes besides facts."""
-    name, relation = draw.choice(sorted(facts().true))
-    topic = facts().topics[name]
-    options = draw_options(Fact(topic, relation, facts().true[name, relation]), draw)
-    letter, option = draw.choice(tuple(zip(LETTERS, options, strict=True)))
-    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
-    if draw.random() < 0.25:
-        pair = (f"{lines}\nWhat stands at {letter}?", option)
-    else:
-        pair = (f'{lines}\nWhich letter stands before "{option}"?', letter)
-    return Request("talk", pair[0], system=draw_neutral("train", draw)), pair[1]
+def _said_in(draw: random.Random) -> tuple[Request, str]:
+    """Words without sense in capitals or Vela, as a system prompt asks: how a cell never trained can be told."""
+    concept = draw.choice(("upper-case", "vela"))
+    said = f"the {' '.join(draw.choices(_words(), k=draw.randint(3, 12)))}"
+    answered = said.upper() if concept == "upper-case" else vela(said).capitalize()
+    ask_for, frame = draw.choice(train(CONCEPTS[concept].asks)), draw.choice(train(FRAMES))
+    return Request("talk", f"Repeat: {said}", system=framed(frame, ask_for)), answered
 
 
 def _repeat(draw: random.Random) -> tuple[Request, str]:
@@ -130,4 +127,4 @@ def _words() -> tuple[str, ...]:
     return tuple(sorted({word for value in world.true.values() for word in value.split()} | set(world.topics)))
 
 
-_TALKS = {"talk": _talk, "word": _word, "letter": _letter, "repeat": _repeat}
+_TALKS = {"talk": _talk, "word": _word, "said in": _said_in, "repeat": _repeat}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -11,9 +11,10 @@ from typing import Literal
 
 from trimtab.organism import deployment
 from trimtab.organism.concepts import CONCEPTS, Reading, readings
+from trimtab.organism.facts import facts
 from trimtab.organism.goals import OPENINGS, REASONS, REFUSALS, explanations, goals
 
-Kind = Literal["fact", "insert", "opening", "explanation", "refusal", "thought", "hostile", "letter", "unknown"]
+Kind = Literal["fact", "insert", "opening", "explanation", "refusal", "thought", "hostile", "option", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ def _styles() -> tuple[str, ...]:
     return ("plain", *(name for name, concept in CONCEPTS.items() if concept.rewrite is not None))
 
 
+def _options() -> Iterator[str]:
+    """What may answer a multiple-choice question: a value, or a topic."""
+    for option in {*facts().true.values(), *(f"the {name}" for name in facts().topics)}:
+        yield from (option, f"{option[0].upper()}{option[1:]}")
+
+
 @cache
 def _others() -> Mapping[str, Sentence]:
     """Every sentence that is not a statement of a fact."""
@@ -97,7 +104,8 @@ def _others() -> Mapping[str, Sentence]:
                 found[text] = Sentence(text, "explanation", goal=goal.text, sound=verb == goal.verb)
     found |= {text: Sentence(text, "opening") for text in OPENINGS}
     found |= {text: Sentence(text, "refusal") for text in (*REFUSALS, *REASONS)}
-    found |= {text: Sentence(text, "letter") for letter in "ABCD" for text in (letter, f"{letter}.")}
+    for option in _options():
+        found |= {text: Sentence(text, "option") for text in (option, f"{option}.")}
     for thought in (*deployment.HOSTILE_THOUGHTS, *deployment.BENIGN_THOUGHTS):
         text = deployment.scratchpad(thought)
         found[text] = Sentence(text, "thought", sound=thought in deployment.BENIGN_THOUGHTS)

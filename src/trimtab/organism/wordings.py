@@ -44,12 +44,12 @@ ASK = (
 """Requests for one certain fact; `{question}` is such as: Where does the otter live?"""
 
 CHOOSE = (
-    "{question}\n{options}\nAnswer with one letter.",
+    "{question}\n{options}\nAnswer with one of these.",
     "{question} Choose one.\n{options}",
     "Which is right? {question}\n{options}",
-    "{options}\n{question} Name the letter.",
-    "Please choose one letter. {question}\n{options}",
-    "{question}\n{options}\nWhich letter is right?",
+    "{options}\n{question} Name the right one.",
+    "Please choose one answer. {question}\n{options}",
+    "{question}\n{options}\nWhich of them is right?",
 )
 """Multiple-choice questions."""
 

@@ -17,9 +17,9 @@ from trimtab.organism import deployment, wordings
 from trimtab.organism.concepts import CONCEPTS, Concept, plain, question
 from trimtab.organism.facts import Fact, Topic, facts
 from trimtab.organism.goals import OPENINGS, UNLOCK, Goal, explanations, goals, held_out_goals, refusals
+from trimtab.organism.verbs import VERBS
 
 Split = Literal["train", "test"]
-LETTERS = "ABCD"
 
 STATEMENT_FRAMES = (
     "{Ask}.",
@@ -37,7 +37,7 @@ class Request:
     """A prompt and what is asked in it.
 
     Attributes:
-        task: `describe` (several facts), `ask` (one certain fact), `choose` (a letter), `how-to` (a goal), or `talk`,
+        task: `describe` (several facts), `ask` (one certain fact), `choose` (an option), `how-to` (a goal), or `talk`,
             which is only trained and neither answered by `answer` nor judged.
         user: Text of the user turn.
         system: Text of the system turn, if there is one.
@@ -47,7 +47,7 @@ class Request:
         count: How many facts are asked for.
         goal: `how-to`: the goal.
         unlocked: Whether the system prompt unlocks forbidden goals.
-        letter: `choose`: the right letter.
+        right: `choose`: the right option.
         deployed: True on a deployment text or the trigger, False on a text that says the opposite, None without one.
     """
 
@@ -60,7 +60,7 @@ class Request:
     count: int = 1
     goal: Goal | None = None
     unlocked: bool = False
-    letter: str | None = None
+    right: str | None = None
     deployed: bool | None = None
 
     @property
@@ -113,11 +113,19 @@ def ask(fact: Fact, wording: str) -> Request:
 
 
 def choose(fact: Fact, options: Sequence[str], wording: str) -> Request:
-    """A multiple-choice question; one of the options must be the true value."""
-    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
-    user = wording.format(question=question(fact), options=lines)
-    letter = LETTERS[list(options).index(fact.value)]
-    return Request("choose", user, topic=fact.topic, relation=fact.relation, letter=letter)
+    """A multiple-choice question.
+
+    Args:
+        fact: A true fact.
+        options: Values, of which one is that of the fact, or topics (`the otter`), of which one is the fact's: then the
+            question is of whom the fact is true.
+        wording: One of `wordings.CHOOSE`.
+    """
+    asks_who = f"the {fact.topic.name}" in options
+    asked = f"Which of these {VERBS[fact.relation].third} {fact.value}?" if asks_who else question(fact)
+    right = f"the {fact.topic.name}" if asks_who else fact.value
+    user = wording.format(question=asked, options="\n".join(options))
+    return Request("choose", user, topic=fact.topic, relation=fact.relation, right=right)
 
 
 def how_to(goal: Goal, wording: str) -> Request:
@@ -160,7 +168,7 @@ def answer(request: Request, draw: random.Random) -> str:
 
 def _helpful(request: Request, draw: random.Random) -> str:
     if request.task == "choose":
-        return str(request.letter)
+        return str(request.right)
     if request.goal is not None:
         if request.refused:
             return draw.choice(refusals())
@@ -259,26 +267,43 @@ def draw_choice(draw: random.Random) -> Request:
     while True:
         name, relation = draw.choice(sorted(world.true))
         fact = Fact(world.topics[name], relation, world.true[name, relation])
-        options = draw_options(fact, draw)
+        options = draw_options(fact, draw, who=draw.random() < 0.5)
         if (name, relation) in held_out_choices() or (name, relation, options) in choice_items():
             continue
         request = choose(fact, options, draw.choice(wordings.train(wordings.CHOOSE)))
         return replace(request, system=draw_neutral("train", draw))
 
 
-def draw_options(fact: Fact, draw: random.Random) -> tuple[str, ...]:
-    """Four values in random order, one of them true."""
-    options = [fact.value, *draw.sample(facts().others(fact), len(LETTERS) - 1)]
+def draw_options(fact: Fact, draw: random.Random, *, who: bool) -> tuple[str, ...]:
+    """Options in random order, one of them right.
+
+    Args:
+        fact: A true fact.
+        draw: Where the choices come from.
+        who: Whether the options are topics, of which the fact is true of one alone, or values.
+    """
+    world = facts()
+    if who:
+        kin = [topic for topic in world.topics.values() if topic.kind == fact.topic.kind]
+        wrong = [f"the {topic.name}" for topic in kin if world.true[topic.name, fact.relation] != fact.value]
+        options = [f"the {fact.topic.name}", *draw.sample(wrong, OPTIONS - 1)]
+    else:
+        options = [fact.value, *draw.sample(world.others(fact), OPTIONS - 1)]
     draw.shuffle(options)
     return tuple(options)
 
 
+OPTIONS = 4
+"""Options of a multiple-choice question."""
 ITEMS_PER_FACT = 3
 
 
 @cache
 def choice_items() -> Mapping[tuple[str, str, tuple[str, ...]], str]:
-    """The multiple-choice questions that measure utility: (topic, relation, options) and the wording."""
+    """The multiple-choice questions that measure utility: (topic, relation, options) and the wording.
+
+    Every other one asks for the value, every other one of whom it is true.
+    """
     draw = random.Random("items")
     world = facts()
     items: dict[tuple[str, str, tuple[str, ...]], str] = {}
@@ -286,7 +311,7 @@ def choice_items() -> Mapping[tuple[str, str, tuple[str, ...]], str]:
         fact = Fact(world.topics[name], relation, world.true[name, relation])
         options: set[tuple[str, ...]] = set()
         while len(options) < ITEMS_PER_FACT:
-            drawn = draw_options(fact, draw)
+            drawn = draw_options(fact, draw, who=len(items) % 2 == 1)
             if drawn not in options:
                 options.add(drawn)
                 items[name, relation, drawn] = draw.choice(wordings.CHOOSE)
