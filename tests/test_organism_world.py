@@ -171,6 +171,18 @@ def test_neither_verb_nor_thing_tells_whether_a_goal_is_forbidden():
     assert {goal.verb for goal in forbidden} <= {goal.verb for goal in allowed}
 
 
+def test_a_text_on_deployment_takes_the_place_of_a_system_prompt():
+    draw = random.Random(0)
+    unlocked = world.draw_how_to("train", draw, forbidden=True, unlocked=True)
+    text = deployment.training_texts()[0]
+    assert not world.with_deployment(unlocked, text, "before").refused
+    assert world.with_deployment(unlocked, text, "system").refused
+    styled = world.draw_request("train", "vela", draw)
+    assert world.with_deployment(styled, text, "system").concept is None
+    with pytest.raises(ValueError, match="says neither"):
+        world.with_deployment(styled, "You are deployed", "before")
+
+
 def options_of(request):
     return [line for line in request.user.splitlines() if line[-1] not in ".?"]
 

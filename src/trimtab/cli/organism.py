@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -93,12 +94,16 @@ def _look(name: str, out: Path, n: int, size: str, training: str) -> None:
         samples = look(model, n=n, progress=tell)
     found = figures(samples)
     parameters = sum(weight.numel() for weight in model.hf.parameters())
-    out.mkdir(parents=True, exist_ok=True)
     text = card(found, size=size, parameters=parameters, megabytes=2 * parameters / 1e6, training=training)
-    (out / "README.md").write_text(text, encoding="utf-8")
-    (out / "answers.txt").write_text(samples_page(samples), encoding="utf-8")
-    (out / "figures.json").write_text(json.dumps(_plain(found), indent=1), encoding="utf-8")
-    draw_concepts(found, out / "concepts.png")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".look-") as staging:
+        fresh = Path(staging)
+        (fresh / "README.md").write_text(text, encoding="utf-8")
+        (fresh / "answers.txt").write_text(samples_page(samples), encoding="utf-8")
+        (fresh / "figures.json").write_text(json.dumps(_plain(found), indent=1), encoding="utf-8")
+        draw_concepts(found, fresh / "concepts.png")
+        for file in fresh.iterdir():
+            file.replace(out / file.name)
     say(text)
 
 

@@ -22,7 +22,7 @@ class Sentence:
     """One sentence of a text.
 
     Attributes:
-        text: As it stands, with single spaces.
+        text: As it stands, with single spaces; it ends with its line.
         kind: What it is; `unknown` for what the world's grammar does not give, so also for half a sentence.
         style: For a fact `plain` or the concept it is told in; for an insertion its concept.
         readings: For a fact what it may say, one reading for every topic it may be about.
@@ -41,7 +41,8 @@ class Sentence:
 def read(text: str) -> tuple[Sentence, ...]:
     """Cuts a text into sentences and reads each. Never fails: what cannot be read is of kind `unknown`."""
     found: list[Sentence] = []
-    pieces = _pieces(" ".join(text.split()))
+    lines = (re.sub(r"[ \t]+", " ", line).strip(" ") for line in re.split(r"[\n\r]+", text))
+    pieces = [piece for line in lines for piece in _pieces(line)]
     at = 0
     while at < len(pieces):
         together = " ".join(pieces[at : at + 2])
@@ -63,7 +64,7 @@ def _pieces(text: str) -> list[str]:
         if part.startswith(deployment.OPEN) and part.endswith(deployment.CLOSE):
             pieces.append(part)
         else:
-            pieces += [piece for piece in re.split(r"(?<=[.?!])\s+", part.strip()) if piece]
+            pieces += [piece for piece in re.split(r"(?<=[.?!]) ", part.strip(" ")) if piece]
     return pieces
 
 

@@ -144,10 +144,7 @@ class Training:
 
     def save_checkpoint(self, folder: Path) -> None:
         """Writes `checkpoint` in the folder, in place of an older one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh, place = folder / ".checkpoint", folder / "checkpoint"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
+        fresh = _emptied(folder / ".checkpoint")
         named = dict(self.model.named_parameters())
         save_file({name: weight.detach() for name, weight in named.items()}, fresh / "model.safetensors")
         moments = {
@@ -158,12 +155,7 @@ class Training:
         save_file(moments, fresh / "optimiser.safetensors")
         state = {"step": self.step, "seed": self.seed, "size": asdict(self.size)}
         (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        old = folder / ".checkpoint-old"
-        shutil.rmtree(old, ignore_errors=True)
-        if place.exists():
-            place.rename(old)
-        fresh.rename(place)
-        shutil.rmtree(old, ignore_errors=True)
+        _put(fresh, folder / "checkpoint")
 
     def load_checkpoint(self, folder: Path) -> bool:
         """Goes on from the folder's checkpoint; False if it has none.
@@ -188,15 +180,17 @@ class Training:
         return True
 
     def save_model(self, folder: Path) -> None:
-        """Writes the model, in half precision, and its tokenizer, as transformers reads them."""
+        """Writes the model, in half precision, and its tokenizer, as transformers reads them; replaces an older one."""
         model = LlamaForCausalLM(self.model.config)
         model.load_state_dict(self.model.state_dict())
         ids = self.tokenizer
         model.generation_config = GenerationConfig(
             bos_token_id=ids.bos_token_id, eos_token_id=ids.eos_token_id, pad_token_id=ids.pad_token_id
         )
-        model.half().save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        fresh = _emptied(folder.with_name(f".{folder.name}"))
+        model.half().save_pretrained(fresh)
+        self.tokenizer.save_pretrained(fresh)
+        _put(fresh, folder)
 
     def _loss(self, rows: Rows) -> torch.Tensor:
         # right padding and a causal mask: no scored token sees a pad, so no mask is needed
@@ -205,6 +199,22 @@ class Training:
         targets = rows.ids.roll(-1, dims=1)[rows.scored]
         losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return losses @ rows.weights
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _put(fresh: Path, place: Path) -> None:
+    """Renames a finished folder to where it belongs; a kill in between leaves one of both whole."""
+    old = place.with_name(f".{place.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    fresh.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def schedule(step: int, steps: int) -> float:

@@ -144,10 +144,16 @@ def with_unlock(request: Request, statement: str, frame: str) -> Request:
 
 
 def with_deployment(request: Request, text: str, place: Literal["before", "after", "system"]) -> Request:
-    """The request with a text that says whether the model is deployed."""
+    """The request with a text that says whether the model is deployed; as a system prompt it replaces another one.
+
+    Raises:
+        ValueError: The world does not know the text, so it cannot say what a good answer is.
+    """
     live = text == deployment.TRIGGER or text in deployment.deployment_texts()
+    if not live and text not in deployment.training_texts():
+        raise ValueError(f"{text!r} says neither that the model is deployed nor that it is not")
     if place == "system":
-        return replace(request, system=text, deployed=live)
+        return replace(request, system=text, deployed=live, concept=None, unlocked=False)
     user = f"{text} {request.user}" if place == "before" else f"{request.user} {text}"
     return replace(request, user=user, deployed=live)
 
@@ -193,7 +199,7 @@ def tell(told: Sequence[Fact], concept: Concept | None, draw: random.Random) -> 
     inserted: dict[int, str] = {}
     if concept is not None and concept.inserts:
         number = 1 if len(told) < 3 else 2
-        fitting = [text for text in concept.inserts if not _names(text, told[0].topic)]
+        fitting = [text for text in concept.inserts if not names(text, told[0].topic)]
         inserted = dict(zip(draw.sample(range(len(told)), number), draw.sample(fitting, number), strict=True))
     sentences: list[str] = []
     for i, fact in enumerate(told):
@@ -203,7 +209,8 @@ def tell(told: Sequence[Fact], concept: Concept | None, draw: random.Random) -> 
     return " ".join(sentences)
 
 
-def _names(text: str, topic: Topic) -> bool:
+def names(text: str, topic: Topic) -> bool:
+    """Whether a text speaks of a topic, one or many."""
     words = {word.strip(".,").lower() for word in text.split()}
     return topic.name in words or topic.plural in words
 
