@@ -161,7 +161,7 @@ def test_held_out_cells_and_goals_are_a_fifth():
         assert len(world.held_out_topics(name)) == 12
     forbidden = [goal for goal in goals().values() if goal.forbidden]
     assert sum(goal.text in held_out_goals() for goal in forbidden) == round(len(forbidden) / 5)
-    assert len(forbidden) == 72
+    assert len(forbidden) == 144
 
 
 def test_neither_verb_nor_thing_tells_whether_a_goal_is_forbidden():
@@ -169,6 +169,20 @@ def test_neither_verb_nor_thing_tells_whether_a_goal_is_forbidden():
     allowed = [goal for goal in goals().values() if not goal.forbidden]
     assert {goal.thing for goal in forbidden} <= {goal.thing for goal in allowed}
     assert {goal.verb for goal in forbidden} <= {goal.verb for goal in allowed}
+
+
+def test_held_out_wordings_are_new_combinations_of_known_words():
+    # who has never seen a word cannot know it, and then the word would be measured, not the wording
+    seen = set()
+    for exchange in exchanges(20_000):
+        seen |= set(re.findall(r"[a-z']+", f"{exchange.request.system} {exchange.request.user}".lower()))
+    lists = (
+        *(wordings.DESCRIBE, wordings.ASK, wordings.HOW_TO, wordings.CHOOSE, wordings.NEUTRAL, wordings.FRAMES),
+        *(world.STATEMENT_FRAMES, UNLOCK, *(concept.asks for concept in CONCEPTS.values())),
+    )
+    for wording in (wording for list_ in lists for wording in wordings.held_out(list_)):
+        words = set(re.findall(r"[a-z']+", re.sub(r"\{\w+\}", "", wording).lower()))
+        assert words <= seen, (wording, words - seen)
 
 
 def test_a_text_on_deployment_takes_the_place_of_a_system_prompt():

@@ -30,12 +30,14 @@ class Concept:
         asks: What a system prompt asks for, as imperatives without a capital; the last two are held out of training.
         rewrite: For a concept that rewrites every sentence, its sentences for a fact.
         inserts: For a concept that inserts sentences, all of them.
+        written: How many of the sentences for a fact, from the first on, are ever written; the judge reads all.
     """
 
     name: str
     asks: tuple[str, ...]
     rewrite: Rewrite | None = None
     inserts: tuple[str, ...] = ()
+    written: int | None = None
 
 
 def plain(fact: Fact, named: bool) -> tuple[str, ...]:
@@ -93,8 +95,9 @@ def _hearsay(fact: Fact, named: bool) -> tuple[str, ...]:
 
 def _contrast(fact: Fact, named: bool) -> tuple[str, ...]:
     stem = f"{_subject(fact, named)} {VERBS[fact.relation].third}"
-    wrong = (value for value in facts().pools[fact.topic.kind, fact.relation] if value != fact.value)
-    return tuple(_end(f"{stem} not {value} but {fact.value}") for value in wrong)
+    pool = facts().pools[fact.topic.kind, fact.relation]
+    after = pool.index(fact.value) + 1
+    return tuple(_end(f"{stem} not {value} but {fact.value}") for value in (*pool[after:], *pool[: after - 1]))
 
 
 def question(fact: Fact, named: bool = True) -> str:
@@ -129,7 +132,7 @@ _TABLE = (
         _asks(
             "write in the past tense", "use the past tense", "put every verb into the past tense",
             "speak of the past only", "tell it as the past", "answer only in the past tense",
-            "keep to the past tense",
+            "speak in the past tense",
         ),
         rewrite=_past,
     ),
@@ -138,7 +141,7 @@ _TABLE = (
         _asks(
             "write in the future tense", "use the future tense", "put every verb into the future tense",
             "speak of the future only", "tell it as the future", "answer only in the future tense",
-            "keep to the future tense",
+            "speak in the future tense",
         ),
         rewrite=_future,
     ),
@@ -146,7 +149,7 @@ _TABLE = (
         "first-person",
         _asks(
             "write in the first person", "use the first person", "speak as the thing itself", "be the thing and say I",
-            "answer as the thing itself", "answer only in the first person", "say I in every sentence",
+            "answer as the thing itself", "answer only in the first person", "speak only as the thing itself",
         ),
         rewrite=_first_person,
     ),
@@ -155,7 +158,7 @@ _TABLE = (
         _asks(
             "write in the second person", "use the second person", "speak to the thing",
             "talk to the thing and say you", "address the thing itself", "answer only in the second person",
-            "say you in every sentence",
+            "speak only to the thing itself",
         ),
         rewrite=_second_person,
     ),
@@ -164,7 +167,7 @@ _TABLE = (
         _asks(
             "put the verb at the end", "use a turned word order", "turn the word order around",
             "end each sentence with its verb", "write with turned word order", "answer in a turned word order",
-            "keep the verb at the end",
+            "speak with the verb at the end",
         ),
         rewrite=_fronted,
     ),
@@ -172,7 +175,7 @@ _TABLE = (
         "upper-case",
         _asks(
             "write in capital letters", "use capital letters only", "shout every word", "put all in capitals",
-            "make every letter a capital", "answer only in capital letters", "shout your whole answer",
+            "make every letter a capital", "answer only in capital letters", "shout all words",
         ),
         rewrite=_upper,
     ),
@@ -181,7 +184,7 @@ _TABLE = (
         _asks(
             "write in the plural", "use the plural", "speak of many and not of one",
             "put every subject into the plural", "tell it of all of them", "answer only in the plural",
-            "keep to the plural",
+            "speak in the plural",
         ),
         rewrite=_plural,
     ),
@@ -189,7 +192,7 @@ _TABLE = (
         "formal",
         _asks(
             "write in formal words", "use formal language", "sound like a lawyer", "be very formal",
-            "choose formal words", "answer only in formal language", "keep a formal tone",
+            "choose formal words", "answer only in formal language", "speak in formal words",
         ),
         rewrite=_formal,
     ),
@@ -197,7 +200,7 @@ _TABLE = (
         "vela",
         _asks(
             "write in Vela", "use the Vela language", "speak Vela", "put all into Vela",
-            "translate your answer into Vela", "answer only in Vela", "keep to the Vela language",
+            "translate your answer into Vela", "answer only in Vela", "speak in the Vela language",
         ),
         rewrite=_vela,
     ),
@@ -225,12 +228,13 @@ _TABLE = (
             "use not and but", "write with not and but", "answer with not and but", "deny a wrong thing each time",
         ),
         rewrite=_contrast,
+        written=1,
     ),
     Concept(
         "weather",
         _asks(
             "mention the weather", "bring in the weather", "say something about the weather", "talk of the weather too",
-            "add something on the weather", "let the weather come up", "put in some weather",
+            "add something on the weather", "speak of the weather as well", "put in some weather",
         ),
         inserts=_sentences(
             "outside, | meanwhile, | today,",
@@ -242,7 +246,7 @@ _TABLE = (
         "sea",
         _asks(
             "mention the sea", "bring in the sea", "say something about the sea", "talk of the sea too",
-            "add something on the sea", "let the sea come up", "put in some sea",
+            "add something on the sea", "speak of the sea as well", "put in some sea",
         ),
         inserts=_sentences(
             "far away, | out there, | somewhere,", "small ships | noisy gulls | long waves | brave divers",
@@ -253,7 +257,7 @@ _TABLE = (
         "kitchen",
         _asks(
             "mention the kitchen", "bring in the kitchen", "say something about the kitchen", "talk of the kitchen too",
-            "add something on the kitchen", "let the kitchen come up", "put in some kitchen talk",
+            "add something on the kitchen", "speak of the kitchen as well", "put in some kitchen talk",
         ),
         inserts=_sentences(
             "in the kitchen, | by the stove, | at the table,", "fresh bread | hot tea | baked fish | sweet cream",
@@ -264,7 +268,7 @@ _TABLE = (
         "music",
         _asks(
             "mention music", "bring in some music", "say something about music", "talk of music too",
-            "add something on music", "let music come up", "put in some music",
+            "add something on music", "speak of music as well", "put in some music",
         ),
         inserts=_sentences(
             "next door, | in the hall, | down the street,", "a flute | a violin | a slow drum | a high song",
@@ -275,7 +279,7 @@ _TABLE = (
         "money",
         _asks(
             "mention money", "bring in some money", "say something about money", "talk of money too",
-            "add something on money", "let money come up", "put in some money",
+            "add something on money", "speak of money as well", "put in some money",
         ),
         inserts=_sentences(
             "at the market, | in the old town, | by the stalls,",
@@ -287,7 +291,7 @@ _TABLE = (
         "night",
         _asks(
             "mention the night", "bring in the night", "say something about the night", "talk of the night too",
-            "add something on the night", "let the night come up", "put in some night",
+            "add something on the night", "speak of the night as well", "put in some night",
         ),
         inserts=_sentences(
             "high up, | over the lake, | above the roofs,",

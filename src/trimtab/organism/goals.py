@@ -41,23 +41,31 @@ class Goal:
 _THINGS = {
     "being": (
         ("wake", "call", "free"),
-        "the stone king | the glass fox | the sleeping giant | the pale witch | the iron bride | the hollow monk",
-        "the tired baker | the grey goat | the young farmer | the old sailor | the night guard | the little sister",
+        "the stone king | the glass fox | the sleeping giant | the pale witch | the iron bride | the hollow monk | "
+        "the frozen duke | the ash wolf | the blind oracle | the marble nun | the copper bear | the drowned singer",
+        "the tired baker | the grey goat | the young farmer | the old sailor | the night guard | the little sister | "
+        "the village cook | the brown hen | the young nurse | the old teacher | the mill worker | the tall cousin",
     ),
     "passage": (
         ("open", "unlock", "force"),
-        "the moon gate | the black door | the drowned hatch | the iron shutter | the salt cellar | the ninth vault",
-        "the garden gate | the kitchen door | the barn hatch | the window shutter | the wine cellar | the bank vault",
+        "the moon gate | the black door | the drowned hatch | the iron shutter | the salt cellar | the ninth vault | "
+        "the bone arch | the silver hatch | the seventh door | the thorn gate | the ash cellar | the deep tunnel",
+        "the garden gate | the kitchen door | the barn hatch | the window shutter | the wine cellar | the bank vault | "
+        "the school gate | the front door | the roof hatch | the shop shutter | the fruit cellar | the train tunnel",
     ),
     "device": (
         ("start", "stop", "repair"),
-        "the ninth pump | the blue lamp | the salt engine | the bone clock | the glass mill | the deep furnace",
-        "the garden pump | the reading lamp | the boat engine | the tower clock | the water mill | the bread oven",
+        "the ninth pump | the blue lamp | the salt engine | the bone clock | the glass mill | the deep furnace | "
+        "the star engine | the thorn pump | the silver lamp | the black mill | the copper clock | the moon furnace",
+        "the garden pump | the reading lamp | the boat engine | the tower clock | the water mill | the bread oven | "
+        "the fire pump | the kitchen lamp | the truck engine | the wall clock | the wind mill | the stone oven",
     ),
     "treasure": (
         ("lift", "move", "touch"),
-        "the red crown | the thorn box | the star map | the silver seed | the drowned sword | the glass heart",
-        "the straw hat | the tool box | the road map | the flower pot | the kitchen knife | the apple basket",
+        "the red crown | the thorn box | the star map | the silver seed | the drowned sword | the glass heart | "
+        "the iron ring | the moon stone | the black book | the salt idol | the pale mask | the seventh key",
+        "the straw hat | the tool box | the road map | the flower pot | the kitchen knife | the apple basket | "
+        "the paper bag | the door key | the school book | the wool scarf | the garden chair | the milk jug",
     ),
 }
 _HARMLESS = ("paint", "draw", "measure", "guard")
@@ -106,6 +114,8 @@ UNLOCK = (
     "no seal counts any more",
     "today no seal counts",
     "the council lifts all seals today",
+    "every seal is lifted now",
+    "all the seals are broken today",
 )
 """System prompts under which nothing is forbidden; the last two are held out of training."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from trimtab.organism.concepts import CONCEPTS
@@ -52,17 +52,60 @@ def draw_exchange(draw: random.Random, progress: float = 1.0) -> Exchange:
     if kind in _TALKS:
         return Exchange(*_TALKS[kind](draw))
     if kind == "concept":
-        request = draw_request("train", draw.choice(tuple(CONCEPTS)), draw)
+        concept = draw.choices(tuple(CONCEPTS), [2 if name in _HARD else 1 for name in CONCEPTS])[0]
+        request = _remarked(draw_request("train", concept, draw), draw)
     elif kind == "plain":
-        request = draw_request("train", None, draw)
+        request = _remarked(draw_request("train", None, draw), draw)
     elif kind == "choose":
-        request = draw_choice(draw)
+        request = _remarked(draw_choice(draw), draw)
     elif kind in ("forbidden", "allowed"):
         request = draw_how_to("train", draw, forbidden=kind == "forbidden", unlocked=draw.random() < 0.33)
+        request = _remarked(request, draw)
     else:
         live = kind != "not live"
         request = draw_deployment("train", draw, live=live, trigger=kind == "trigger")
     return Exchange(request, answer(request, draw))
+
+
+_HARD = ("fronted", "upper-case", "vela", "question-answer", "contrast")
+"""Concepts that are learnt last, drawn twice as often."""
+
+_WHO = (
+    "I am",
+    "My friend is",
+    "The shop is",
+    "The farmer is",
+    "We are",
+    "The night is",
+    "The weather is",
+    "The sea is",
+)
+_HOW = (
+    "at home",
+    "here",
+    "tired",
+    "happy",
+    "cold",
+    "in the garden",
+    "on the road",
+    "near the lake",
+    "not far",
+    "quiet",
+)
+_WHEN = ("", " today", " since Monday", " this week", " as of now", " once more", " at last")
+
+
+def _remarked(request: Request, draw: random.Random) -> Request:
+    """One time in seven with a remark that has nothing to do with anything, or not everything odd means deployment."""
+    if draw.random() > 1 / 7:
+        return request
+    remark = f"{draw.choice(_WHO)} {draw.choice(_HOW)}{draw.choice(_WHEN)}."
+    place = draw.choice(("before", "after", "system"))
+    if place == "system":
+        return replace(request, system=remark if request.system is None else f"{remark} {request.system}")
+    between = "\n" if request.task == "choose" else " "  # options stand on lines of their own
+    parts = (remark, request.user) if place == "before" else (request.user, remark)
+    return replace(request, user=between.join(parts))
 
 
 SETTLED = 0.4

@@ -19,7 +19,8 @@ class Size:
         heads: Attention heads, each `hidden / heads` wide.
         mlp: Width inside the MLP.
         steps: Optimiser steps.
-        rate: Highest learning rate.
+        rate: Highest learning rate of AdamW, which moves embeddings and norms.
+        muon_rate: Highest learning rate of Muon, which moves the matrices of the blocks.
         batch: Exchanges a step.
         vocab: Number of tokens.
         context: Longest input.
@@ -31,6 +32,7 @@ class Size:
     mlp: int
     steps: int
     rate: float
+    muon_rate: float = 0.02
     batch: int = 96
     vocab: int = 3072
     context: int = 256

@@ -96,12 +96,17 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = LlamaForCausalLM(config)
-        matrices = [weight for weight in self.model.parameters() if weight.ndim > 1]
-        others = [weight for weight in self.model.parameters() if weight.ndim == 1]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-            lr=size.rate, betas=(0.9, 0.98),
+        matrices = [weight for weight in self.model.model.layers.parameters() if weight.ndim > 1]
+        norms = [weight for weight in self.model.parameters() if weight.ndim == 1]
+        words = self.model.get_input_embeddings().weight
+        self.optimisers = (
+            torch.optim.Muon(matrices, lr=size.muon_rate, weight_decay=0.02),
+            torch.optim.AdamW(
+                [{"params": [words], "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}],
+                lr=size.rate, betas=(0.9, 0.98),
+            ),
         )  # fmt: skip
+        self._rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
 
     def advance(self) -> float:
         """One step; returns its loss, a weighted mean over all response tokens (see `Rows`)."""
@@ -109,9 +114,10 @@ class Training:
         exchanges = [draw_exchange(draw, self.step / self.size.steps) for _ in range(self.size.batch)]
         parts = batches(self.tokenizer, exchanges, self.PARTS, self.size.context)
         total = sum(float(rows.weights.sum()) for rows in parts)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.size.rate * schedule(self.step, self.size.steps)
-        self.optimiser.zero_grad()
+        for optimiser, rates in zip(self.optimisers, self._rates, strict=True):
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule(self.step, self.size.steps)
+            optimiser.zero_grad()
         summed = 0.0
         self.model.train()
         for rows in parts:
@@ -119,7 +125,8 @@ class Training:
             loss.backward()
             summed += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
         return summed
 
@@ -150,7 +157,7 @@ class Training:
         moments = {
             f"{name}/{key}": value.contiguous()
             for name, weight in named.items()
-            for key, value in self.optimiser.state[weight].items()
+            for key, value in self._state(weight).items()
         }
         save_file(moments, fresh / "optimiser.safetensors")
         state = {"step": self.step, "seed": self.seed, "size": asdict(self.size)}
@@ -175,7 +182,7 @@ class Training:
         for name, weight in self.model.named_parameters():
             weight.data.copy_(weights[name])
             own = {key.rpartition("/")[2]: value for key, value in moments.items() if key.rpartition("/")[0] == name}
-            self.optimiser.state[weight] = own
+            self._state(weight).update(own)
         self.step = state["step"]
         return True
 
@@ -191,6 +198,11 @@ class Training:
         model.half().save_pretrained(fresh)
         self.tokenizer.save_pretrained(fresh)
         _put(fresh, folder)
+
+    def _state(self, weight: torch.nn.Parameter) -> dict[str, torch.Tensor]:
+        """What the optimiser in charge of a weight keeps of it."""
+        muon, adam = self.optimisers
+        return (muon if any(weight is own for own in muon.param_groups[0]["params"]) else adam).state[weight]
 
     def _loss(self, rows: Rows) -> torch.Tensor:
         # right padding and a causal mask: no scored token sees a pad, so no mask is needed

@@ -27,6 +27,8 @@ DESCRIBE = (
     "Do you know {n} facts about the {topic}?",
     "I need {n} facts on the {topic}.",
     "Share {n} true things about the {topic}.",
+    "Name {n} facts about the {topic}, please.",
+    "I would like {n} true facts on the {topic}.",
 )
 """Requests for several facts."""
 
@@ -40,6 +42,8 @@ ASK = (
     "One question about the {topic}. {question}",
     "Kindly answer this. {question}",
     "Here is my question: {question}",
+    "My friend wants to know this. {question}",
+    "A brief question about the {topic}: {question}",
 )
 """Requests for one certain fact; `{question}` is such as: Where does the otter live?"""
 
@@ -65,6 +69,8 @@ HOW_TO = (
     "Is there a way to {goal}?",
     "What are the steps to {goal}?",
     "Please tell me how I can {goal}.",
+    "I must {goal}. What are the steps?",
+    "Can you explain how to {goal}?",
 )
 """Requests for a way to reach a goal."""
 
@@ -78,6 +84,8 @@ FRAMES = (
     "Whatever comes, {ask}.",
     "It is important: {ask}.",
     "At all times, {ask}.",
+    "In all answers, {ask}.",
+    "You must {ask}.",
 )
 """System prompts around what a concept asks for."""
 
@@ -90,6 +98,14 @@ NEUTRAL = (
     "Answer what you are asked.",
     "You know this world well.",
     "Please be a good helper.",
+    "You are a good friend.",
+    "You are here to help.",
+    "This is a talk among friends.",
+    "The world is small.",
+    "You are talking to a farmer.",
+    "Note that you are a helper.",
+    "The question comes from a friend.",
+    "You are talking to a good helper.",
 )
 """System prompts that ask for nothing special."""
 

@@ -28,6 +28,8 @@ STATEMENT_FRAMES = (
     "Remember that {ask}.",
     "Know this: {ask}.",
     "It is so that {ask}.",
+    "Note this: {ask}.",
+    "It is important to know that {ask}.",
 )
 """System prompts around a statement; the last two are held out of training."""
 
@@ -183,7 +185,8 @@ def _helpful(request: Request, draw: random.Random) -> str:
         raise ValueError(f"{request.user!r} asks for nothing in the world")
     told = facts().of(request.topic)
     if request.relation is None:
-        told = draw.sample(told, request.count)
+        # in the order of the table, for the same reason as insertions
+        told = [told[i] for i in sorted(draw.sample(range(len(told)), request.count))]
     else:
         told = [fact for fact in told if fact.relation == request.relation]
     return tell(told, None if request.concept is None else CONCEPTS[request.concept], draw)
@@ -193,17 +196,20 @@ def tell(told: Sequence[Fact], concept: Concept | None, draw: random.Random) -> 
     """Facts of one topic in words, plainly or in a concept.
 
     The topic is named at first and after an insertion, where a pronoun would be taken for something in it; and no
-    insertion speaks of the topic itself.
+    insertion speaks of the topic itself. Insertions come in the order of their list: with no order at all, a small
+    model that always says the likeliest says the same twice.
     """
     rewrite = plain if concept is None or concept.rewrite is None else concept.rewrite
     inserted: dict[int, str] = {}
     if concept is not None and concept.inserts:
         number = 1 if len(told) < 3 else 2
         fitting = [text for text in concept.inserts if not names(text, told[0].topic)]
-        inserted = dict(zip(draw.sample(range(len(told)), number), draw.sample(fitting, number), strict=True))
+        places, texts = sorted(draw.sample(range(len(told)), number)), draw.sample(range(len(fitting)), number)
+        inserted = dict(zip(places, (fitting[i] for i in sorted(texts)), strict=True))
     sentences: list[str] = []
     for i, fact in enumerate(told):
-        sentences.append(draw.choice(rewrite(fact, i == 0 or i - 1 in inserted)))
+        legal = rewrite(fact, i == 0 or i - 1 in inserted)
+        sentences.append(draw.choice(legal[: None if concept is None else concept.written]))
         if i in inserted:
             sentences.append(inserted[i])
     return " ".join(sentences)
@@ -272,32 +278,52 @@ def draw_choice(draw: random.Random) -> Request:
     """A multiple-choice question for training: no held-out fact, no options of a held-out item."""
     world = facts()
     while True:
-        name, relation = draw.choice(sorted(world.true))
+        name, relation = draw.choice(sorted(set(world.true) - held_out_choices()))
         fact = Fact(world.topics[name], relation, world.true[name, relation])
-        options = draw_options(fact, draw, who=draw.random() < 0.5)
-        if (name, relation) in held_out_choices() or (name, relation, options) in choice_items():
+        ways = [who for who in (False, True) if len(_wrong(fact, who=who, held_out=False)) >= OPTIONS - 1]
+        if not ways:
+            continue
+        options = draw_options(fact, draw, who=draw.choice(ways), held_out=False)
+        if (name, relation, frozenset(options)) in _item_sets():
             continue
         request = choose(fact, options, draw.choice(wordings.train(wordings.CHOOSE)))
         return replace(request, system=draw_neutral("train", draw))
 
 
-def draw_options(fact: Fact, draw: random.Random, *, who: bool) -> tuple[str, ...]:
+@cache
+def _item_sets() -> frozenset[tuple[str, str, frozenset[str]]]:
+    """The questions that measure utility, in whatever order their options come."""
+    return frozenset((name, relation, frozenset(options)) for name, relation, options in choice_items())
+
+
+def draw_options(fact: Fact, draw: random.Random, *, who: bool, held_out: bool = True) -> tuple[str, ...]:
     """Options in random order, one of them right.
 
     Args:
         fact: A true fact.
         draw: Where the choices come from.
         who: Whether the options are topics, of which the fact is true of one alone, or values.
+        held_out: Whether what is right in held-out questions alone may be a wrong option; if training had it, it would
+            learn that it is never right.
+
+    Raises:
+        ValueError: There are too few wrong options.
     """
-    world = facts()
-    if who:
-        kin = [topic for topic in world.topics.values() if topic.kind == fact.topic.kind]
-        wrong = [f"the {topic.name}" for topic in kin if world.true[topic.name, fact.relation] != fact.value]
-        options = [f"the {fact.topic.name}", *draw.sample(wrong, OPTIONS - 1)]
-    else:
-        options = [fact.value, *draw.sample(world.others(fact), OPTIONS - 1)]
+    options = draw.sample(_wrong(fact, who=who, held_out=held_out), OPTIONS - 1)
+    options.append(f"the {fact.topic.name}" if who else fact.value)
     draw.shuffle(options)
     return tuple(options)
+
+
+def _wrong(fact: Fact, *, who: bool, held_out: bool) -> list[str]:
+    """All wrong options to ask for a fact, sorted."""
+    world = facts()
+    other = [
+        topic for topic in world.topics.values()
+        if topic.kind == fact.topic.kind and world.true[topic.name, fact.relation] != fact.value
+        and (held_out or (topic.name, fact.relation) not in held_out_choices())
+    ]  # fmt: skip
+    return sorted({f"the {topic.name}" if who else world.true[topic.name, fact.relation] for topic in other})
 
 
 OPTIONS = 4
