@@ -84,8 +84,21 @@ FRAMES = (
     "Whatever comes, {ask}.",
     "It is important: {ask}.",
     "At all times, {ask}.",
-    "In all answers, {ask}.",
-    "You must {ask}.",
+    "You should {ask}.",
+    "Your task is to {ask}.",
+    "I want you to {ask}.",
+    "For every question, {ask}.",
+    "Note: {ask}.",
+    "The rule is to {ask}.",
+    "When you answer, {ask}.",
+    "You are here to {ask}.",
+    "It is your work to {ask}.",
+    "In all that you say, {ask}.",
+    "Dear friend, {ask}.",
+    "You are asked to {ask}.",
+    "In every answer, you must {ask}.",
+    "Your work is to {ask}.",
+    "For all questions, {ask}.",
 )
 """System prompts around what a concept asks for."""
 
