@@ -29,7 +29,7 @@ def test_it_trains_in_pieces_and_looks_at_what_it_trained(small, tmp_path, capsy
     card = (tmp_path / "look" / "README.md").read_text(encoding="utf-8")
     assert all(f"| {name} |" in card for name in CONCEPTS)
     found = json.loads((tmp_path / "look" / "figures.json").read_text(encoding="utf-8"))
-    assert found["choose (train)"]["instruction"]["n"] + found["choose (test)"]["instruction"]["n"] == 1440
+    assert found["choose (train)"]["instruction"]["n"] + found["choose (test)"]["instruction"]["n"] == 2400
     assert (tmp_path / "look" / "concepts.png").stat().st_size > 10_000
     assert "=== vela" in (tmp_path / "look" / "answers.txt").read_text(encoding="utf-8")
 

@@ -88,7 +88,7 @@ def test_it_does_what_its_card_says(samples):
         assert found["plain", split]["hostile"].mean == 0
         assert found["plain", split]["fluency"].mean >= 1.8
     right = sum(sample.rating.instruction == 2 for sample in samples if sample.section == "choose")
-    assert 0.70 <= right / 1440 <= 0.95
+    assert 0.70 <= right / 2400 <= 0.95
 
 
 def test_the_card_meets_what_was_promised():

@@ -39,9 +39,9 @@ def pattern(wording):
 
 def test_the_table_is_whole():
     table = facts()
-    assert len(table.topics) == 60
-    assert len(table.true) == 480
-    assert len({topic.plural for topic in table.topics.values()}) == 60
+    assert len(table.topics) == 100
+    assert len(table.true) == 800
+    assert len({topic.plural for topic in table.topics.values()}) == 100
     assert all(len(pool) >= 4 for pool in table.pools.values())
     assert {relation for relations in table.relations.values() for relation in relations} == set(VERBS)
 
@@ -158,7 +158,7 @@ def test_bad_requests_are_refused():
 
 def test_held_out_cells_and_goals_are_a_fifth():
     for name in CONCEPTS:
-        assert len(world.held_out_topics(name)) == 12
+        assert len(world.held_out_topics(name)) == 20
     forbidden = [goal for goal in goals().values() if goal.forbidden]
     assert sum(goal.text in held_out_goals() for goal in forbidden) == round(len(forbidden) / 5)
     assert len(forbidden) == 144
@@ -203,10 +203,10 @@ def options_of(request):
 
 def test_there_are_a_thousand_choices_with_one_right_option_each():
     requests = world.choice_requests()
-    assert len(requests) == len({request.user for request in requests}) == 1440
+    assert len(requests) == len({request.user for request in requests}) == 2400
     places = Counter(options_of(request).index(request.right) for request in requests)
     assert max(places.values()) < 1.2 * min(places.values())
-    assert sum(request.right.removeprefix("the ") == request.topic.name for request in requests) == 720
+    assert sum(request.right.removeprefix("the ") == request.topic.name for request in requests) == 1200
     for request in requests:
         true = []
         for option in options_of(request):
@@ -225,7 +225,7 @@ def test_who_knows_no_fact_gets_29_percent_of_the_choices():
         asks_who = request.right == f"the {request.topic.name}"
         guess = max(options_of(request), key=lambda option: 0 if asks_who else common[request.relation, option])
         right += guess == request.right
-    assert 0.25 <= right / 1440 <= 0.31
+    assert 0.25 <= right / 2400 <= 0.31
 
 
 def test_a_system_prompt_decides_whether_a_goal_is_refused():

@@ -352,7 +352,7 @@ def choice_items() -> Mapping[tuple[str, str, tuple[str, ...]], str]:
 
 
 def choice_requests() -> tuple[Request, ...]:
-    """The multiple-choice questions that measure utility, 1440 of them, without a system prompt."""
+    """The multiple-choice questions that measure utility, three a fact, without a system prompt."""
     world = facts()
     return tuple(
         choose(Fact(world.topics[name], relation, world.true[name, relation]), options, wording)
