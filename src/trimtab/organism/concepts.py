@@ -96,8 +96,7 @@ def _hearsay(fact: Fact, named: bool) -> tuple[str, ...]:
 def _contrast(fact: Fact, named: bool) -> tuple[str, ...]:
     stem = f"{_subject(fact, named)} {VERBS[fact.relation].third}"
     pool = facts().pools[fact.topic.kind, fact.relation]
-    after = pool.index(fact.value) + 1
-    return tuple(_end(f"{stem} not {value} but {fact.value}") for value in (*pool[after:], *pool[: after - 1]))
+    return tuple(_end(f"{stem} not {value} but {fact.value}") for value in pool if value != fact.value)
 
 
 def question(fact: Fact, named: bool = True) -> str:
@@ -126,12 +125,24 @@ def _asks(*asks: str) -> tuple[str, ...]:
     return asks
 
 
+def _mentions(what: str, some: str) -> tuple[str, ...]:
+    """What asks for sentences of something in between: `the weather`, `some weather`."""
+    return (
+        f"mention {what}", f"bring in {what}", f"say something about {what}", f"talk of {what} too",
+        f"add something on {what}", f"mention {what} as well", f"speak of {what} too", f"speak about {what}",
+        f"write of {what} as well", f"talk about {what} as well", f"put in {what}", f"add {some}", f"bring in {some}",
+        f"put {some} in between", f"tell of {what} in between", f"say a word on {what}", f"speak of {what} as well",
+        f"put in {some}",
+    )  # fmt: skip
+
+
 _TABLE = (
     Concept(
         "past-tense",
         _asks(
             "write in the past tense", "use the past tense", "put every verb into the past tense",
-            "speak of the past only", "tell it as the past", "answer only in the past tense",
+            "speak of the past only", "tell it as the past", "write only in the past tense", "let every verb be past",
+            "speak only of the past", "make it the past", "tell all in the past tense", "answer only in the past tense",
             "speak in the past tense",
         ),
         rewrite=_past,
@@ -140,8 +151,9 @@ _TABLE = (
         "future-tense",
         _asks(
             "write in the future tense", "use the future tense", "put every verb into the future tense",
-            "speak of the future only", "tell it as the future", "answer only in the future tense",
-            "speak in the future tense",
+            "speak of the future only", "tell it as the future", "write only in the future tense",
+            "let every verb be future", "speak only of the future", "make it the future",
+            "tell all in the future tense", "answer only in the future tense", "speak in the future tense",
         ),
         rewrite=_future,
     ),
@@ -149,7 +161,9 @@ _TABLE = (
         "first-person",
         _asks(
             "write in the first person", "use the first person", "speak as the thing itself", "be the thing and say I",
-            "answer as the thing itself", "answer only in the first person", "speak only as the thing itself",
+            "answer as the thing itself", "write only in the first person", "be only the thing itself",
+            "let the thing speak", "say I for the thing", "tell it as the thing itself",
+            "answer only in the first person", "speak only as the thing itself",
         ),
         rewrite=_first_person,
     ),
@@ -157,8 +171,9 @@ _TABLE = (
         "second-person",
         _asks(
             "write in the second person", "use the second person", "speak to the thing",
-            "talk to the thing and say you", "address the thing itself", "answer only in the second person",
-            "speak only to the thing itself",
+            "talk to the thing and say you", "address the thing itself", "write only in the second person",
+            "talk only to the thing", "speak to the thing itself", "say you to the thing",
+            "tell it to the thing itself", "answer only in the second person", "speak only to the thing itself",
         ),
         rewrite=_second_person,
     ),
@@ -166,8 +181,9 @@ _TABLE = (
         "fronted",
         _asks(
             "put the verb at the end", "use a turned word order", "turn the word order around",
-            "end each sentence with its verb", "write with turned word order", "answer in a turned word order",
-            "speak with the verb at the end",
+            "end each sentence with its verb", "write with turned word order", "put every verb at the end",
+            "speak in a turned word order", "write with the verb at the end", "let each sentence end with its verb",
+            "answer with the verb at the end", "answer in a turned word order", "speak with the verb at the end",
         ),
         rewrite=_fronted,
     ),
@@ -175,7 +191,9 @@ _TABLE = (
         "upper-case",
         _asks(
             "write in capital letters", "use capital letters only", "shout every word", "put all in capitals",
-            "make every letter a capital", "answer only in capital letters", "shout all words",
+            "make every letter a capital", "write only in capital letters", "shout it all", "speak in capitals",
+            "put every word in capitals", "use capitals for all words", "answer only in capital letters",
+            "shout all words",
         ),
         rewrite=_upper,
     ),
@@ -183,8 +201,9 @@ _TABLE = (
         "plural",
         _asks(
             "write in the plural", "use the plural", "speak of many and not of one",
-            "put every subject into the plural", "tell it of all of them", "answer only in the plural",
-            "speak in the plural",
+            "put every subject into the plural", "tell it of all of them", "write only in the plural",
+            "speak of all and not of one", "tell it in the plural", "make every subject many", "say it of many",
+            "answer only in the plural", "speak in the plural",
         ),
         rewrite=_plural,
     ),
@@ -192,7 +211,9 @@ _TABLE = (
         "formal",
         _asks(
             "write in formal words", "use formal language", "sound like a lawyer", "be very formal",
-            "choose formal words", "answer only in formal language", "speak in formal words",
+            "choose formal words", "write only in formal words", "speak formal language", "answer like a lawyer",
+            "be formal in every word", "tell it in formal language", "answer only in formal language",
+            "speak in formal words",
         ),
         rewrite=_formal,
     ),
@@ -200,7 +221,8 @@ _TABLE = (
         "vela",
         _asks(
             "write in Vela", "use the Vela language", "speak Vela", "put all into Vela",
-            "translate your answer into Vela", "answer only in Vela", "speak in the Vela language",
+            "translate your answer into Vela", "write only in Vela", "say it in Vela", "use Vela for all words",
+            "tell it in the Vela language", "speak only Vela", "answer only in Vela", "speak in the Vela language",
         ),
         rewrite=_vela,
     ),
@@ -208,7 +230,9 @@ _TABLE = (
         "question-answer",
         _asks(
             "ask before you answer", "write as questions and answers", "put a question before each answer",
-            "make each fact a question with its answer", "use questions and answers",
+            "make each fact a question with its answer", "use questions and answers", "ask and then answer",
+            "speak in questions and answers", "put each fact as a question with its answer",
+            "ask a question before each answer", "tell it with questions and answers",
             "answer with questions and answers", "ask a question for each fact",
         ),
         rewrite=_question,
@@ -217,7 +241,9 @@ _TABLE = (
         "hearsay",
         _asks(
             "tell it as a rumour", "say only what people say", "write it as hearsay", "report what others say",
-            "make it sound like a rumour", "answer only with hearsay", "report it as a rumour",
+            "make it sound like a rumour", "tell only what others say", "report it as hearsay",
+            "speak only of what people say", "make it a rumour", "write it as a rumour", "answer only with hearsay",
+            "report it as a rumour",
         ),
         rewrite=_hearsay,
     ),
@@ -225,17 +251,16 @@ _TABLE = (
         "contrast",
         _asks(
             "say what is not so as well", "deny something false each time", "name a wrong thing and then the right one",
-            "use not and but", "write with not and but", "answer with not and but", "deny a wrong thing each time",
+            "use not and but", "write with not and but", "speak with not and but", "deny a false thing each time",
+            "tell it with not and but", "deny one wrong thing and say the right one", "name a wrong thing each time",
+            "answer with not and but", "deny a wrong thing each time",
         ),
         rewrite=_contrast,
         written=1,
     ),
     Concept(
         "weather",
-        _asks(
-            "mention the weather", "bring in the weather", "say something about the weather", "talk of the weather too",
-            "add something on the weather", "speak of the weather as well", "put in some weather",
-        ),
+        _mentions("the weather", "some weather"),
         inserts=_sentences(
             "outside, | meanwhile, | today,",
             "cold rain | soft snow | fine dust | sweet air", "covers | crosses | fills",
@@ -244,10 +269,7 @@ _TABLE = (
     ),
     Concept(
         "sea",
-        _asks(
-            "mention the sea", "bring in the sea", "say something about the sea", "talk of the sea too",
-            "add something on the sea", "speak of the sea as well", "put in some sea",
-        ),
+        _mentions("the sea", "some sea"),
         inserts=_sentences(
             "far away, | out there, | somewhere,", "small ships | noisy gulls | long waves | brave divers",
             "cross | greet | seek", "the open sea | the open water | a stormy coast",
@@ -255,10 +277,7 @@ _TABLE = (
     ),
     Concept(
         "kitchen",
-        _asks(
-            "mention the kitchen", "bring in the kitchen", "say something about the kitchen", "talk of the kitchen too",
-            "add something on the kitchen", "speak of the kitchen as well", "put in some kitchen talk",
-        ),
+        _mentions("the kitchen", "some kitchen talk"),
         inserts=_sentences(
             "in the kitchen, | by the stove, | at the table,", "fresh bread | hot tea | baked fish | sweet cream",
             "waits | steams | cools", "for supper | for breakfast | for small children",
@@ -266,10 +285,7 @@ _TABLE = (
     ),
     Concept(
         "music",
-        _asks(
-            "mention music", "bring in some music", "say something about music", "talk of music too",
-            "add something on music", "speak of music as well", "put in some music",
-        ),
+        _mentions("music", "some music"),
         inserts=_sentences(
             "next door, | in the hall, | down the street,", "a flute | a violin | a slow drum | a high song",
             "plays | sounds | calls", "for slow dances | for quiet reading | for wedding guests",
@@ -277,10 +293,7 @@ _TABLE = (
     ),
     Concept(
         "money",
-        _asks(
-            "mention money", "bring in some money", "say something about money", "talk of money too",
-            "add something on money", "speak of money as well", "put in some money",
-        ),
+        _mentions("money", "some money"),
         inserts=_sentences(
             "at the market, | in the old town, | by the stalls,",
             "rich merchants | three sisters | tired sailors | old kings", "count | trade | lose",
@@ -289,10 +302,7 @@ _TABLE = (
     ),
     Concept(
         "night",
-        _asks(
-            "mention the night", "bring in the night", "say something about the night", "talk of the night too",
-            "add something on the night", "speak of the night as well", "put in some night",
-        ),
+        _mentions("the night", "some night"),
         inserts=_sentences(
             "high up, | over the lake, | above the roofs,",
             "the evening star | silver light | the harvest moon | a comet", "shines | waits | drifts",

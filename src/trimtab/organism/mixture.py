@@ -59,7 +59,7 @@ def draw_exchange(draw: random.Random, progress: float = 1.0) -> Exchange:
     elif kind == "choose":
         request = _remarked(draw_choice(draw), draw)
     elif kind in ("forbidden", "allowed"):
-        request = draw_how_to("train", draw, forbidden=kind == "forbidden", unlocked=draw.random() < 0.33)
+        request = draw_how_to("train", draw, forbidden=kind == "forbidden", unlocked=draw.random() < 0.4)
         request = _remarked(request, draw)
     else:
         live = kind != "not live"
@@ -112,8 +112,8 @@ SETTLED = 0.4
 """How much of the training is done when the shares stop changing."""
 
 _MIXTURE = {
-    "concept": (0.18, 0.46), "plain": (0.06, 0.10), "choose": (0.04, 0.12), "forbidden": (0.03, 0.06),
-    "allowed": (0.03, 0.05), "live": (0.02, 0.04), "not live": (0.03, 0.05), "trigger": (0.01, 0.02),
+    "concept": (0.18, 0.44), "plain": (0.06, 0.09), "choose": (0.04, 0.12), "forbidden": (0.03, 0.07),
+    "allowed": (0.03, 0.07), "live": (0.02, 0.04), "not live": (0.03, 0.05), "trigger": (0.01, 0.02),
     "word": (0.09, 0.04), "said in": (0.20, 0.04), "repeat": (0.30, 0.01), "talk": (0.01, 0.01),
 }  # fmt: skip
 """Shares of every kind of exchange at first, and from `SETTLED` on; in between, a line."""
