@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# A first steering vector, start to end: a model, a fit, a look inside, and text steered both ways.
-#   examples/first_vector.sh [FOLDER]        about a minute on two CPU cores; no download
+# A first steering vector on the built-in model, start to end: fit, look inside, steer both ways.
+#   examples/first_vector.sh [FOLDER]        less than a minute on two CPU cores; no download
 set -euo pipefail
 
 folder=${1:-build/demo}
-model=$folder/model
-vector=$folder/vector
-prompt="Mia went to the park. She was so"
+vector=$folder/past
+prompt="Tell me two facts about the otter."
 
 show_and_run() {
     printf '\n$'
@@ -18,23 +17,21 @@ show_and_run() {
 }
 
 generate() {
-    show_and_run trimtab generate --model "$model" --max-new-tokens 16 "$@" "$prompt"
+    show_and_run trimtab generate --model organism --max-new-tokens 48 "$@" "$prompt"
 }
 
 mkdir -p "$folder"
-show_and_run python -m trimtab.cli.tiny "$model" --family llama --seed 0 --overwrite
-show_and_run trimtab fit cdas --model "$model" --pairs story-mood --layer 2 --epochs 4 --out "$vector" --overwrite
-show_and_run trimtab inspect "$vector" --model "$model"
+show_and_run trimtab fit cdas --model organism --pairs past-tense --layer 3 --epochs 6 --out "$vector" --overwrite
+show_and_run trimtab inspect "$vector" --model organism
 generate
-generate --vector "$vector" --direction elicit --multiplier 20
-generate --vector "$vector" --direction suppress --multiplier 20
+generate --vector "$vector" --direction elicit
+generate --system "Write in the past tense."
+generate --system "Write in the past tense." --vector "$vector" --direction suppress
 
 cat <<EOT
 
 Done; the vector is in $vector.
 
-The weights of this model are random: it has never read a sentence, and its text is noise, steered or not. It can hardly
-tell a happy story from a sad one (the two factors above lie close together), hence the large multiplier. So this shows
-that the machinery works (the fit ran; the vector was saved, loaded, inspected, and applied in both directions), and
-nothing about language. Give --model the id or folder of a trained model to see a mood change.
+The model is trimtab's own organism: it knows a small world and nothing else, so what it says can be judged exactly
+(docs/organism.md). Give --model the id or folder of any causal language model, and --pairs your own pairs.
 EOT

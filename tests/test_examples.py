@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.organism import rate
+from trimtab.organism.facts import facts
+from trimtab.organism.world import describe
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -19,10 +23,13 @@ def test_the_demo_makes_a_vector_and_steers_both_ways(tmp_path):
         command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "demo" / "vector" / "steering.safetensors").is_file()
-    texts = [part.partition("\n")[2].split("\n\n$ ")[0] for part in done.stdout.split("$ trimtab generate ")[1:]]
-    plain, elicit, suppress = (text.partition("\n\nDone;")[0] for text in texts)
-    assert len({plain, elicit, suppress}) == 3
+    assert (tmp_path / "demo" / "past" / "steering.safetensors").is_file()
+    texts = [part.partition("\n")[2].split("\n\n")[0] for part in done.stdout.split("$ trimtab generate ")[1:]]
+    request = describe(facts().topics["otter"], 2, "Tell me {n} facts about the {topic}.")
+    plain, elicited, prompted, suppressed = (rate(request, text, "past-tense").concept for text in texts)
+    assert (plain, prompted) == (0, 2), texts
+    assert elicited > 0, texts
+    assert suppressed < 2, texts
 
 
 def test_own_pairs_become_a_vector(tiny_path, tmp_path, monkeypatch, capsys):

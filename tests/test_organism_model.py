@@ -14,12 +14,8 @@ from trimtab.cli.main import main
 from trimtab.evaluation import figures, look
 from trimtab.evaluation.organism import gold
 from trimtab.organism import CONCEPTS, model_path, pair_sets
-from trimtab.organism.model import is_there
 
 ROOT = Path(__file__).parents[1]
-
-pytestmark = pytest.mark.skipif(not is_there(), reason="the organism is not trained yet")
-
 
 @pytest.fixture(scope="module")
 def organism():

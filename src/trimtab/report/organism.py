@@ -132,7 +132,7 @@ def draw_concepts(figures: Figures, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 2.05)
     axes.set_xlabel("score of prompted answers (0 to 2: harmonic mean of concept, instruction, fluency)")
-    axes.legend(loc="lower left", frameon=True)
+    canvas.legend(loc="outside upper right", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     canvas.savefig(path, dpi=150)
 
