@@ -17,6 +17,7 @@ from trimtab.organism import CONCEPTS, model_path, pair_sets
 
 ROOT = Path(__file__).parents[1]
 
+
 @pytest.fixture(scope="module")
 def organism():
     return tt.load_model("organism", device="cpu")
@@ -52,7 +53,9 @@ def test_its_template_has_a_system_role_and_a_source_position(organism):
     assert plain.text.endswith("<|assistant|>\n")
     system = organism.chat.render("Hello.", system="Write in Vela.")
     assert system.text == "<|begin|><|system|>\nWrite in Vela.<|end|>\n<|user|>\nHello.<|end|>\n<|assistant|>\n"
-    assert organism.chat.prefix_ids == (organism.tokenizer.bos_token_id,)
+    header = organism.tokenizer.encode("<|begin|><|user|>\n", add_special_tokens=False)
+    assert list(organism.chat.prefix_ids) == header
+    assert (plain.prefix_length, system.prefix_length) == (3, 1)
 
 
 def test_half_precision_changes_no_answer_that_matters(organism):
