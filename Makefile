@@ -7,13 +7,13 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 # Two torch processes on two cores get in each other's way unless each keeps to one thread and sleeps while it waits.
-demo test unit wheel: export OMP_NUM_THREADS ?= 1
-demo test unit wheel: export OMP_WAIT_POLICY ?= PASSIVE
+test unit wheel: export OMP_NUM_THREADS ?= 1
+test unit wheel: export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test install lint types arrows docs unit wheel bench
 
 demo: $(INSTALLED)
-	PATH="$(CURDIR)/$(BIN):$$PATH" examples/first_vector.sh build/demo
+	$(BIN)/trimtab demo --out build/demo
 
 test: lint types arrows docs
 	$(PYTEST)

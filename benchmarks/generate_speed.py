@@ -46,7 +46,9 @@ def build(shape: Shape) -> tuple[Any, Any, Any]:
         "generate", shape.hidden, shape.blocks, shape.vocab, shape.layer, batch_size=8, epochs=1, answers="long"
     )
     rows = synthetic.build_pairs(case)[:8]
-    vector = tt.fit("cdas", model, tt.load_pairs(rows), layer=shape.layer, epochs=1, batch_size=8, lr=case.lr)
+    vector = tt.fit(
+        "cdas", model, tt.load_pairs(rows), layer=shape.layer, epochs=1, batch_size=8, lr=case.lr, calibrate=False
+    )
     texts = [_templated(tokenizer, row["negative_input"]) for row in rows[: shape.batch]]
     inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
     return hf, vector, inputs

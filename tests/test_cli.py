@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trimtab.cli.main import main
-from trimtab.steering import Site
+from trimtab.steering import Site, SteeringVector
 
 PAIRS = [
     {
@@ -79,7 +80,8 @@ class TestFit:
         assert result["method"] == "cdas"
         assert result["layer"] == 1
         assert result["steps"] == 4
-        assert result["multiplier"] == {"elicit": 1.0, "suppress": 1.0}
+        assert result["multiplier"].keys() == {"elicit", "suppress"}
+        assert min(result["multiplier"].values()) > 0
         for side in ("positive", "negative"):
             assert set(result["factors"][side]) == {"mean", "std", "n"}
             assert isinstance(result["factors"][side]["mean"], float)
@@ -129,15 +131,18 @@ class TestFit:
             assert np.array_equal(trace["vecs"][0], start)
             assert len(trace["jsd"]) == 2 * result["steps"]
 
-    def test_no_calibrate_is_taken_and_changes_nothing(self, run, run_json, fitted, tiny_path, pairs_path, tmp_path):
+    def test_no_calibrate_leaves_the_multiplier_at_one(self, run, run_json, fitted, tiny_path, pairs_path, tmp_path):
         out = tmp_path / "vector"
         result = run_json(
             *("fit", "cdas", "--model", tiny_path, "--pairs", pairs_path, "--layer", 1, "--out", out),
             *("--epochs", 2, "--batch-size", 3, "--lr", 0.02, "--seed", 1, "--no-calibrate"),
         )
         assert result["multiplier"] == {"elicit": 1.0, "suppress": 1.0}
-        first, second = (run_json("inspect", path)["content_hash"] for path in (fitted, out))
-        assert first == second
+        given, plain = (SteeringVector.load(path) for path in (fitted, out))
+        directions = [vector.edits[0].intervention.transform.directions for vector in (given, plain)]
+        assert torch.equal(*directions)
+        assert "calibration" in given.provenance
+        assert "calibration" not in plain.provenance
         assert "--no-calibrate" in run("fit", "--help")
 
 

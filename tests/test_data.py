@@ -472,7 +472,7 @@ class TestBuiltin:
         rows = {entry.name: entry.rows for entry in builtin_datasets()}
         assert len(rows) == len(builtin_datasets())
         assert (rows["story-mood"], rows["story-mood-test"]) == (64, 32)
-        assert (rows["refusal"], rows["refusal-test"]) == (128, 64)
+        assert (rows["refusal"], rows["refusal-test"]) == (192, 64)
 
     def test_no_prompt_occurs_twice(self):
         pairs = [*load_pairs("story-mood"), *load_pairs("story-mood-test")]

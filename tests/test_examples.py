@@ -1,4 +1,4 @@
-"""The examples run from start to end; `make demo` is the first of them."""
+"""The examples run from start to end."""
 
 import os
 import runpy
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @pytest.mark.slow
-def test_the_demo_makes_a_vector_and_steers_both_ways(tmp_path):
+def test_a_first_vector_steers_both_ways(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [EXAMPLES / "first_vector.sh", tmp_path / "demo"]
     done = subprocess.run(

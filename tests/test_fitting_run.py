@@ -15,7 +15,7 @@ import torch
 from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.cache import CachePlan, FrozenCache
-from trimtab.fitting.divergence import TokenLoss, jensen_shannon
+from trimtab.fitting.divergence import Objective, TokenLoss, jensen_shannon
 from trimtab.fitting.engine import FitOptions, fit_interchange
 from trimtab.methods import METHODS, find_method, fit
 from trimtab.methods.cdas import CDASSettings
@@ -62,7 +62,7 @@ def pairs():
 
 def run(model, pairs, *, tmp=None, **given):
     """A fit, and its trace where a folder for it is given."""
-    settings = {"layer": 1, "epochs": 2, "batch_size": 2} | given
+    settings = {"layer": 1, "epochs": 2, "batch_size": 2, "calibrate": False} | given
     if tmp is None:
         return fit("cdas", model, pairs, **settings)
     made = fit("cdas", model, pairs, trace=tmp / "trace.npz", **settings)
@@ -315,7 +315,9 @@ class TestHalfPrecision:
             hf, tokenizer = tiny_model("llama", hidden_size=WIDTH, n_blocks=4, seed=3, dtype=dtype)
             settings = CDASSettings(layer=1, epochs=1, batch_size=5)
             options = FitOptions(init=start())
-            found = fit_interchange(Model(hf, tokenizer, name="half"), pairs, settings, faint, options)
+            found = fit_interchange(
+                Model(hf, tokenizer, name="half"), pairs, settings, Objective(faint, "teacher"), options
+            )
             moves[dtype] = found.directions - start()
         assert moves[torch.float16].norm() > 0.01
         assert cosines(moves[torch.float16], moves[torch.float32]).item() > 0.98

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from trimtab.progress import Progress
+from trimtab.progress import Progress, renamed
 
 
 def test_rate_and_remaining_follow_from_the_counts():
@@ -27,3 +27,12 @@ def test_nothing_is_left_at_the_end(done):
 def test_a_report_cannot_be_changed_by_a_listener():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Progress("fit", 1, 2, 3.0).done = 2
+
+
+def test_a_renamed_report_is_otherwise_the_same():
+    told = []
+    passed = renamed(told.append, lambda stage: f"sea: {stage}")
+    assert passed is not None
+    passed(Progress("fit", 1, 2, 3.0, 0.5))
+    assert told == [Progress("sea: fit", 1, 2, 3.0, 0.5)]
+    assert renamed(None, str) is None

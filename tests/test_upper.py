@@ -146,7 +146,7 @@ def test_chunks_tile_the_tokens_and_long_runs_stay_apart(sizes, most):
 )
 def test_the_shared_prefix_stops_where_a_row_differs_or_is_scored(prefixes, prompts, shared):
     items = [
-        Item(tuple(range(prompt)), tuple(range(prompt)), prompt, prompt, prompt - 1, prefix, 1)
+        Item(tuple(range(prompt)), tuple(range(prompt)), prompt, prompt, prompt - 1, prefix, (7,))
         for prefix, prompt in zip(prefixes, prompts, strict=True)
     ]
     assert shared_prefix(items) == shared

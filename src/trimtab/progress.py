@@ -5,7 +5,7 @@ listens decides what becomes of it: a bar on a terminal, plain lines in a log, o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,16 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], None]
 """What a caller passes as `progress`: called from the thread that does the work, so it should return at once."""
+
+
+def renamed(progress: ProgressCallback | None, name: Callable[[str], str]) -> ProgressCallback | None:
+    """A callback that passes everything on under other stage names; None stays None.
+
+    Args:
+        progress: Who is told.
+        name: (stage) -> what to call it.
+    """
+    if progress is None:
+        return None
+    told = progress
+    return lambda found: told(replace(found, stage=name(found.stage)))

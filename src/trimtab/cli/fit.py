@@ -27,8 +27,10 @@ def fit(
             "--pairs", metavar="P", help="A .jsonl, .parquet or .csv file, a name of `datasets`, or hub:owner/name."
         ),
     ],
-    layer: Annotated[str, typer.Option("--layer", metavar="N", help="0-based block whose output is edited.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to save the vector in.")],
+    layer: Annotated[
+        str, typer.Option("--layer", metavar="N|auto", help="0-based block whose output is edited, or auto.")
+    ] = "auto",
     concept: Annotated[
         str | None, typer.Option("--concept", metavar="NAME", help="Only the pairs of this concept.")
     ] = None,
@@ -42,6 +44,10 @@ def fit(
     weighting: Annotated[
         Literal["minibatch", "response"] | None,
         typer.Option("--weighting", help="What counts alike: tokens of a minibatch (published), or responses."),
+    ] = None,
+    start: Annotated[
+        Literal["random", "means"] | None,
+        typer.Option("--start", help="Where training begins: random (published), or the difference of the means."),
     ] = None,
     max_response_tokens: Annotated[
         int | None, typer.Option("--max-response-tokens", help="Cut responses to so many tokens.")
@@ -59,6 +65,10 @@ def fit(
         Path | None, typer.Option("--trace", metavar="T.npz", help="Write the vector and loss of every step here.")
     ] = None,
     no_calibrate: NoCalibrate = False,
+    calibration_pairs: Annotated[
+        str | None,
+        typer.Option("--calibration-pairs", metavar="P", help="Calibrate on these instead of holding some out."),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
@@ -79,6 +89,7 @@ def fit(
         lr=lr,
         batch_size=batch_size,
         weighting=weighting,
+        start=start,
         max_response_tokens=max_response_tokens,
         cache_bytes=cache_bytes,
         truncate=truncate or None,
@@ -95,21 +106,32 @@ def fit(
 
         if trace is not None:
             check_trace(trace, overwrite=overwrite, out=out)
-        build_settings(find_method(method).settings, {"layer": block, **settings})
+        build_settings(find_method(method).settings, {"layer": 0 if block == "auto" else block, **settings})
+        held = None if calibration_pairs is None else load_pairs(calibration_pairs, concept=concept)
         contrast = load_pairs(pairs, concept=concept)
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
     try:
         with at_work(), show_progress() as progress:
-            vector = fit_vector(method, loaded, contrast, layer=block, progress=progress, **replay, **settings)
+            vector = fit_vector(
+                method,
+                loaded,
+                contrast,
+                layer=block,
+                calibrate=not no_calibrate,
+                calibration_pairs=held,
+                progress=progress,
+                **replay,
+                **settings,
+            )
     except FitDivergedError as error:
         raise InputError(_diverged(error, out, trace, overwrite=overwrite)) from error
     vector.save(out, overwrite=overwrite)
-    summary = _summary(vector, method, block, out)
+    summary = _summary(vector, method, out)
     if json_output:
         emit_json(summary)
     else:
         training = cast("dict[str, Any]", vector.provenance["training"])
-        _print_summary(summary, training.get("loss_last_epoch"), model)
+        _print_summary(summary, training.get("loss_last_epoch"), vector.provenance.get("calibration"), model)
 
 
 def _diverged(error: FitDivergedError, out: Path, trace: Path | None, *, overwrite: bool) -> str:
@@ -128,16 +150,16 @@ def _diverged(error: FitDivergedError, out: Path, trace: Path | None, *, overwri
     return f"{error}; the vector of the last good step is kept in {kept}{traced}, {out} was not written"
 
 
-def _summary(vector: "SteeringVector", method: str, layer: int, out: Path) -> dict[str, Any]:
+def _summary(vector: "SteeringVector", method: str, out: Path) -> dict[str, Any]:
     """The object that `--json` prints."""
     training = cast("dict[str, Any]", vector.provenance["training"])
     of_sites = sites(vector)
     summary = {
         "vector": str(out),
         "method": method,
-        "layer": layer,
-        "loss_first": training["loss_first"],
-        "loss_last": training["loss_last"],
+        "layer": vector.edits[0].intervention.site.layer,
+        "loss_first": training.get("loss_first"),
+        "loss_last": training.get("loss_last"),
         "factors": of_sites[0]["factors"] if of_sites else None,
         "multiplier": multipliers(vector),
         "seconds": training["seconds"],
@@ -146,7 +168,7 @@ def _summary(vector: "SteeringVector", method: str, layer: int, out: Path) -> di
     return summary | ({"sites": of_sites} if len(of_sites) > 1 else {})
 
 
-def _print_summary(summary: dict[str, Any], loss: float | None, model: str) -> None:
+def _print_summary(summary: dict[str, Any], loss: float | None, calibration: Any, model: str) -> None:
     """The same for people, and what to type next; `loss` is the mean of the last epoch, steadier than one batch."""
     out, steps = summary["vector"], summary["steps"]
     if summary["loss_first"] is not None:
@@ -158,8 +180,20 @@ def _print_summary(summary: dict[str, Any], loss: float | None, model: str) -> N
     if summary["factors"] is not None:
         say(f"positive factor  {factor_words(summary['factors']['positive'])}")
         say(f"negative factor  {factor_words(summary['factors']['negative'])}")
+    if calibration is not None:
+        say(_calibration_words(summary["multiplier"], calibration))
     say(
         f"saved in {out}",
         f"next: trimtab inspect {shlex.quote(out)}",
         f"      trimtab generate --model {shlex.quote(model)} --vector {shlex.quote(out)} 'Your prompt'",
     )
+
+
+def _calibration_words(multiplier: dict[str, float], found: dict[str, Any]) -> str:
+    """The multipliers and what they do, such as `multiplier: elicit 1.5 (turns 94 %), suppress 1 (turns 100 %)`."""
+    chosen = ", ".join(
+        f"{direction} {number(multiplier[direction])} (turns {entry['effect']:.0%})"
+        for direction, entry in found["directions"].items()
+    )
+    held = "held-out" if found["held_out"] else "training"
+    return f"multiplier: {chosen} of the answers to {found['inputs']} {held} inputs"

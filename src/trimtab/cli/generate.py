@@ -65,7 +65,7 @@ def generate(
     json_output: Json = False,
 ) -> None:
     """Generate from a model, plain or steered by saved vectors."""
-    wanted = [*(prompts or []), *(_lines(prompts_file) if prompts_file else [])]
+    wanted = [*(prompts or []), *(prompt_lines(prompts_file) if prompts_file else [])]
     if not wanted:
         raise InputError("no prompt given; type one as an argument, or --prompts FILE with one a line")
     if vector is None and (direction, multiplier, at, scale) != (None,) * 4:
@@ -143,7 +143,7 @@ def parse_values(text: str) -> list[float]:
         raise InputError(f"--at {text}: takes numbers, one a rank with commas between, such as 3.5 or 3.5,-1") from None
 
 
-def _lines(path: Path) -> list[str]:
+def prompt_lines(path: Path) -> list[str]:
     """The prompts of a file, one a line; empty lines are left out."""
     try:
         return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

@@ -100,7 +100,9 @@ def _print(found: dict[str, Any]) -> None:
         f"multiplier unless typed: {', '.join(f'{name} {number(m)}' for name, m in found['multiplier'].items())}",
     )
     _print_flat("settings", found["settings"])
-    _print_flat("provenance", found["provenance"])
+    shown_below = ("calibration", "layers")
+    _print_flat("provenance", {name: value for name, value in found["provenance"].items() if name not in shown_below})
+    _print_search(found["provenance"])
     if found["edit_ratio"]:
         ratios = ", ".join(f"{name} {number(ratio)}" for name, ratio in found["edit_ratio"].items())
         say(f"norm of the edit over the state's: {ratios}")
@@ -115,6 +117,31 @@ def _print(found: dict[str, Any]) -> None:
         if name in found:
             say(f"{name}: " + "  ".join(f"{entry['token']!r} {number(entry['score'])}" for entry in found[name]))
     say(f"content hash {found['content_hash']}")
+
+
+def _print_search(provenance: dict[str, Any]) -> None:
+    """The layers that competed and the curves behind the multipliers, where a fit looked for them."""
+    if provenance.get("layers"):
+        say("layers tried, share of answers turned:")
+        columns = ("layer", "inputs", "elicit", "suppress")
+        rows = [[*(str(row[name]) for name in columns[:2]), *(_percent(row.get(name)) for name in columns[2:])]
+                for row in provenance["layers"]]  # fmt: skip
+        print_table(columns, rows)
+    calibration = provenance.get("calibration")
+    if calibration is None:
+        return
+    held = "held-out" if calibration["held_out"] else "training"
+    inputs = f"{calibration['inputs']} {held} inputs (contrast {calibration['contrast']:.2f})"
+    say(f"calibrated on {inputs}; shares of the answers:")
+    for direction, found in calibration["directions"].items():
+        print_table(
+            (f"{direction} x", "count", "are turned", "are likely"),
+            [[number(m), *map(_percent, shares)] for m, *shares in found["curve"]],
+        )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def _print_flat(title: str, values: dict[str, Any], before: str = "") -> None:

@@ -15,7 +15,9 @@ from typer.main import get_command
 
 from trimtab._version import __version__
 from trimtab.cli.datasets import datasets
+from trimtab.cli.demo import demo
 from trimtab.cli.detect import detect
+from trimtab.cli.distill import distill
 from trimtab.cli.fit import fit
 from trimtab.cli.generate import generate
 from trimtab.cli.inspect import inspect
@@ -32,7 +34,7 @@ app = typer.Typer(
     help="Faithful bi-directional steering vectors: fit, apply, look inside.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, generate, detect, inspect, methods, models, datasets):
+for command in (demo, fit, distill, generate, detect, inspect, methods, models, datasets):
     app.command()(command)
 
 

@@ -25,23 +25,23 @@ Force = Annotated[
 ]
 NoCalibrate = Annotated[
     bool,
-    typer.Option(
-        "--no-calibrate", help="Skip the search for the best multiplier. No effect yet: there is no such search."
-    ),
+    typer.Option("--no-calibrate", help="Learn from all pairs, and do not look for the best multiplier: it is 1."),
 ]
 
 
-def parse_layer(text: str) -> int:
-    """The block number of `--layer`.
+def parse_layer(text: str) -> int | str:
+    """The block number of `--layer`, or `auto`.
 
     Raises:
-        InputError: it is anything but one whole number.
+        InputError: it is neither.
     """
+    if text == "auto":
+        return text
     try:
         return int(text)
     except ValueError:
         raise InputError(
-            f"--layer {text}: takes one 0-based block number for now (such as --layer 12); lists and auto are to come"
+            f"--layer {text}: takes one 0-based block number (such as --layer 12) or auto; lists are to come"
         ) from None
 
 

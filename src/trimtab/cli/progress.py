@@ -65,7 +65,10 @@ class _Bars:
                 return
             self._bars.start()
             self._tasks[progress.stage] = self._bars.add_task(progress.stage, total=progress.total, detail="")
-        self._bars.update(self._tasks[progress.stage], completed=progress.done, detail=_detail(progress))
+        # a stage may come again, with another total
+        self._bars.update(
+            self._tasks[progress.stage], total=progress.total, completed=progress.done, detail=_detail(progress)
+        )
 
 
 class _Lines:
@@ -76,6 +79,8 @@ class _Lines:
 
     def __call__(self, progress: Progress) -> None:
         last = self._last.get(progress.stage)
+        if last is not None and progress.seconds < last:  # the stage has come again
+            last = None
         finished = progress.done >= progress.total
         due = progress.seconds >= PATIENCE if last is None else finished or progress.seconds - last >= LINE_EVERY
         if not due:

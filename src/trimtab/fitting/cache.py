@@ -47,13 +47,24 @@ class CachePlan:
     bytes: int
 
     @classmethod
-    def choose(cls, items: Sequence[Item], hidden: int, vocabulary: int, itemsize: int, budget: int) -> CachePlan:
-        """The plan that saves the most work within `budget` bytes.
+    def choose(
+        cls,
+        items: Sequence[Item],
+        hidden: int,
+        vocabulary: int,
+        itemsize: int,
+        budget: int,
+        *,
+        teacher: bool = True,
+    ) -> CachePlan:
+        """The plan that saves the most work within `budget` bytes; without a `teacher` nothing is kept of it.
 
         A teacher that is not kept costs a whole forward a step, base states half of one or so, its log-probabilities
         one product with the head: kept in that order.
         """
         base = sum(len(item.base) for item in items) * hidden * itemsize
+        if not teacher:
+            return cls(True, "none", base) if base <= budget else cls(False, "none", 0)
         scored = sum(item.n_scored for item in items)
         states, log_probs = scored * hidden * itemsize, scored * vocabulary * 4
         options = [

@@ -1,8 +1,10 @@
-"""Divergences between next-token distributions, in float32, with their analytic gradients. n tokens, v vocabulary."""
+"""Losses of next-token distributions, in float32, with their analytic gradients. n tokens, v vocabulary."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +23,33 @@ class TokenLoss(NamedTuple):
 
     value: Tensor
     gradient: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a trained edit is to come near.
+
+    Attributes:
+        loss: (logits (n, v), reference) -> loss and gradient a token.
+        reference: `teacher`, its log-probabilities (n, v), or `response`, the tokens of the response itself (n,).
+    """
+
+    loss: Callable[[Tensor, Tensor], TokenLoss]
+    reference: Literal["teacher", "response"]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> TokenLoss:
+    """-log p of each token's label, p the softmax of its logits; gradient p - onehot(label).
+
+    Args:
+        logits: (n, v), any dtype; computed in float32.
+        labels: (n,) int64.
+    """
+    log_p = logits.float().log_softmax(dim=-1)
+    value = -log_p.gather(1, labels[:, None])[:, 0]
+    gradient = log_p.exp_()
+    gradient[torch.arange(len(labels), device=labels.device), labels] -= 1.0
+    return TokenLoss(value, gradient)
 
 
 def jensen_shannon(logits: Tensor, teacher: Tensor) -> TokenLoss:

@@ -17,11 +17,12 @@ from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache
+from trimtab.fitting.divergence import Objective
 from trimtab.fitting.items import Item, interchange_items
-from trimtab.fitting.order import Array, array_hash, example_order, start_directions
+from trimtab.fitting.order import Array, array_hash, example_order, retract, start_directions
 from trimtab.fitting.settings import TrainSettings
 from trimtab.fitting.traces import check_trace, write_trace
-from trimtab.fitting.trainer import DivergedError, InterchangeTrainer, Objective, Trace
+from trimtab.fitting.trainer import DivergedError, InterchangeTrainer, Trace
 from trimtab.models.apply import is_steered
 from trimtab.models.model import Model
 from trimtab.models.split import SplitModel, frozen
@@ -113,7 +114,14 @@ def fit_interchange(
         )
     )
     split = SplitModel(model.hf, model.layout)
-    plan = CachePlan.choose(items, model.hidden_size, split.vocabulary, model.dtype.itemsize, settings.cache_bytes)
+    plan = CachePlan.choose(
+        items,
+        model.hidden_size,
+        split.vocabulary,
+        model.dtype.itemsize,
+        settings.cache_bytes,
+        teacher=objective.reference == "teacher",
+    )
     logger.info("cache: %s", plan)
     with frozen(model.hf), torch.inference_mode(False), torch.enable_grad():
         cache = FrozenCache(split, settings.layer, items, plan, model.device, options.progress)
@@ -124,6 +132,8 @@ def fit_interchange(
                 f"weights of {model.name}, or load it in another dtype",
                 0,
             )
+        if settings.start == "means" and options.init is None:
+            start = _from_means(cache.sources.cpu(), start)
         trainer = InterchangeTrainer(split, cache, items, objective, settings)
         diverged = None
         try:
@@ -141,6 +151,18 @@ def fit_interchange(
     }
     seconds = {"total": time.monotonic() - began, "cache": cached - began}
     return InterchangeFit(directions, factors, trace, ratio, given, plan, seconds, diverged)
+
+
+def _from_means(sources: Tensor, start: Tensor) -> Tensor:
+    """Start directions (r, d) of which the first is the difference of the classes' mean source states.
+
+    The others stay random. So does the first where the means are the same.
+    """
+    difference = sources[0::2].mean(dim=0) - sources[1::2].mean(dim=0)
+    size = difference.norm()
+    if not size > torch.finfo(torch.float32).eps * sources.norm(dim=1).mean():
+        return start
+    return retract(torch.cat([difference[None] / size, start[1:]]))
 
 
 def _factors(sources: Tensor, directions: Tensor) -> Factors:

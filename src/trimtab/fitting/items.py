@@ -23,7 +23,7 @@ class Item:
         source_prompt: Tokens of the source prompt.
         source_position: Index of the token of `source` whose state is interchanged.
         prefix: Leading base tokens that are template prefix.
-        n_scored: Response tokens.
+        response: Ids of the response.
     """
 
     base: tuple[int, ...]
@@ -32,7 +32,12 @@ class Item:
     source_prompt: int
     source_position: int
     prefix: int
-    n_scored: int
+    response: tuple[int, ...]
+
+    @property
+    def n_scored(self) -> int:
+        """Scored positions: one a response token."""
+        return len(self.response)
 
     @property
     def scored(self) -> slice:
@@ -65,5 +70,5 @@ def _item(base: RenderedPrompt, source: RenderedPrompt, response: tuple[int, ...
         source_prompt=len(source.ids),
         source_position=source.source_position,
         prefix=base.prefix_length,
-        n_scored=len(response),
+        response=response,
     )

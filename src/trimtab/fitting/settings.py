@@ -13,6 +13,7 @@ from trimtab.errors import InputError
 from trimtab.steering import Positions
 
 WEIGHTINGS = ("minibatch", "response")
+STARTS = ("random", "means")
 MAX_SEED = 2**63 - 1
 """What torch's generators take."""
 MAX_STEP = 1e6
@@ -35,6 +36,8 @@ class TrainSettings:
         rank: Number of directions r.
         weighting: `minibatch` (published: mean over the scored tokens of each of a step's two minibatches) or
             `response` (mean over each response, then over responses).
+        start: Where training begins if no start vector is given: `random` (published) or `means`, along the difference
+            of the classes' mean source states, from where far fewer epochs suffice.
         grad_clip: Largest norm of the gradient.
         weight_decay: Of AdamW.
         max_response_tokens: Cut responses to this many tokens; None = whole.
@@ -54,6 +57,7 @@ class TrainSettings:
     positions: str = "all"
     rank: int = 1
     weighting: str = "minibatch"
+    start: str = "random"
     grad_clip: float = 1.0
     weight_decay: float = 0.0
     max_response_tokens: int | None = None
@@ -74,7 +78,27 @@ class TrainSettings:
             check_number("max_response_tokens", self.max_response_tokens, least=1, whole=True)
         if self.weighting not in WEIGHTINGS:
             raise InputError(f"weighting is {self.weighting!r}; allowed: {', '.join(WEIGHTINGS)}")
+        if self.start not in STARTS:
+            raise InputError(f"start is {self.start!r}; allowed: {', '.join(STARTS)}")
         Positions.parse(self.positions)
+
+
+TRIAL_EPOCHS, TRIAL_BATCH, TRIAL_RATE = 4, 4, 0.75
+
+
+def trial_settings(settings: T) -> T:
+    """Settings of a fit that is just good enough to tell layers apart: from the means, in few, small, shorter steps.
+
+    Measured in docs/design/calibration.md.
+    """
+    assert isinstance(settings, TrainSettings)
+    return dataclasses.replace(
+        settings,
+        epochs=min(settings.epochs, TRIAL_EPOCHS),
+        batch_size=min(settings.batch_size, TRIAL_BATCH),
+        lr=settings.lr * TRIAL_RATE,
+        start="means",
+    )
 
 
 def check_number(

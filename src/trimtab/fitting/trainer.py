@@ -17,7 +17,7 @@ from torch import Tensor
 from trimtab.errors import InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.cache import FrozenCache
-from trimtab.fitting.divergence import TokenLoss
+from trimtab.fitting.divergence import Objective
 from trimtab.fitting.interchange import interchange
 from trimtab.fitting.items import Item
 from trimtab.fitting.order import retract
@@ -39,9 +39,6 @@ A token weighs one part in hundreds, and what it sends to most entries of a larg
 
 PROOF_ITEMS = 8
 """Sequences, the longest ones, on which shortcuts are proved before they are used."""
-
-Objective = Callable[[Tensor, Tensor], TokenLoss]
-"""(logits (n, v), teacher log-probabilities (n, v)) -> loss and gradient a token."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +163,17 @@ class InterchangeTrainer:
         picked = self._upper(edited, rows, columns)  # (n, d)
         n_scored = [self._items[index].n_scored for index in indices]
         chunks = scored_chunks(n_scored, CHUNK_BYTES // (4 * self._model.vocabulary))
-        teacher = self._cache.teacher(indices)
-        values, gradient = self._score(picked.detach(), teacher, weight.to(rows.device)[rows], chunks)
+        reference = self._reference(indices, rows.device)
+        values, gradient = self._score(picked.detach(), reference, weight.to(rows.device)[rows], chunks)
         picked.backward(gradient)
         return torch.zeros(len(indices), dtype=torch.float64).index_add_(0, rows.cpu(), values.cpu().double())
+
+    def _reference(self, indices: Sequence[int], device: torch.device) -> Callable[[int, int], Tensor]:
+        """What the objective compares these items' scored tokens with: (start, end) -> that part of it."""
+        if self._objective.reference == "teacher":
+            return self._cache.teacher(indices)
+        labels = torch.tensor([token for index in indices for token in self._items[index].response], device=device)
+        return lambda start, end: labels[start:end]
 
     def _padded(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Base states after the shared prefix (b, s, d), and the mask (b, s) of edited tokens."""
@@ -190,7 +194,7 @@ class InterchangeTrainer:
     def _score(
         self,
         states: Tensor,
-        teacher: Callable[[int, int], Tensor],
+        reference: Callable[[int, int], Tensor],
         weight: Tensor,
         chunks: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, Tensor]:
@@ -200,7 +204,7 @@ class InterchangeTrainer:
             part = states[start:end].requires_grad_()
             with torch.enable_grad():
                 logits = self._model.logits(part)
-            loss = self._objective(logits.detach(), teacher(start, end))
+            loss = self._objective.loss(logits.detach(), reference(start, end))
             gradient = loss.gradient.mul_(weight[start:end, None]).to(logits.dtype)
             gradients.append(torch.autograd.grad(logits, part, gradient)[0])
             values.append(loss.value)

@@ -62,19 +62,25 @@ def provenance(model: Model, pairs: PairSet, settings: TrainSettings, fit: Inter
             "loss_last": float(losses[-1]),
             "loss_last_epoch": float(last_epoch.mean()),
         }
+    return origin(model, pairs, settings.seed) | {
+        "given": dict(fit.given),
+        "training": training,
+        "edit_ratio": dict(fit.edit_ratio),
+    }
+
+
+def origin(model: Model, pairs: PairSet, seed: int | None = None) -> dict[str, JSON]:
+    """What every method's vector says of its data, its seed, what it was computed on and with which versions."""
     concepts = [str(concept) for concept in pairs.concepts]
     return {
         "concept": concepts[0] if len(concepts) == 1 else None,
         "data": {"source": str(pairs.source), "hash": pairs.content_hash, "pairs": len(pairs)},
-        "seed": settings.seed,
-        "given": dict(fit.given),
+        "seed": seed,
         "computed": {
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": str(model.device),
             "attention": model.attention,
         },
-        "training": training,
-        "edit_ratio": dict(fit.edit_ratio),
         "versions": {
             "trimtab": __version__,
             "torch": torch.__version__,

@@ -25,8 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.data import PairSet
-from trimtab.fitting import FitOptions, TrainSettings, clamp_vector, fit_interchange
-from trimtab.fitting.divergence import jensen_shannon
+from trimtab.fitting import FitOptions, TrainSettings, clamp_vector, fit_interchange, trial_settings
+from trimtab.fitting.divergence import Objective, jensen_shannon
 from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.steering import SteeringVector
@@ -44,7 +44,7 @@ def fit_cdas(model: Model, pairs: PairSet, settings: CDASSettings, options: FitO
         InputError: See `trimtab.fitting.fit_interchange`.
         FitDivergedError: The loss left the finite numbers; carries the last good vector.
     """
-    fit = fit_interchange(model, pairs, settings, jensen_shannon, options)
+    fit = fit_interchange(model, pairs, settings, Objective(jensen_shannon, "teacher"), options)
     return clamp_vector("cdas", model, pairs, settings, fit)
 
 
@@ -55,4 +55,5 @@ CDAS = Method(
     summary="one direction trained so that clamping it matches the model's own counterfactual distribution, both ways",
     settings=CDASSettings,
     fit=fit_cdas,
+    trial=trial_settings,
 )

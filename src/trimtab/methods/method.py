@@ -20,6 +20,7 @@ class Method:
         summary: One line.
         settings: Its frozen settings dataclass.
         fit: (model, pairs, settings, options) -> vector.
+        trial: settings -> those of a short fit, good enough to compare layers; None where a fit is cheap anyway.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Method:
     summary: str
     settings: type
     fit: Callable[[Any, Any, Any, Any], SteeringVector]
+    trial: Callable[[Any], Any] | None = None

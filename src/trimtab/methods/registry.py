@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ from trimtab.data import ContrastPair, PairSet, load_pairs
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
 from trimtab.fitting.order import Array
+from trimtab.fitting.search import Search, Split, hold_out
 from trimtab.fitting.settings import build_settings
 from trimtab.methods.cdas import CDAS
+from trimtab.methods.das import DAS
+from trimtab.methods.diffmean import DIFFMEAN
 from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
@@ -26,7 +30,7 @@ def _by_name(methods: Sequence[Method]) -> Mapping[str, Method]:
     return MappingProxyType({method.name: method for method in methods})
 
 
-METHODS: Mapping[str, Method] = _by_name([CDAS])
+METHODS: Mapping[str, Method] = _by_name([CDAS, DAS, DIFFMEAN])
 """Every method by name."""
 
 
@@ -39,12 +43,17 @@ def find_method(name: str) -> Method:
     raise InputError(f"unknown method {name!r}{hint} (known: {', '.join(METHODS)})")
 
 
+AUTO = "auto"
+
+
 def fit(
     method: str,
     model: Model,
     pairs: PairSet | Sequence[ContrastPair] | str | Path,
     *,
-    layer: int,
+    layer: int | str = AUTO,
+    calibrate: bool = True,
+    calibration_pairs: PairSet | Sequence[ContrastPair] | str | Path | None = None,
     init: Array | None = None,
     order: Array | None = None,
     trace: str | Path | None = None,
@@ -53,11 +62,17 @@ def fit(
 ) -> SteeringVector:
     """Learn a steering vector.
 
+    Unless told otherwise a third of the pairs, at most 64, are held out (none of fewer than 48) to find the best
+    multiplier of each direction (and the layer) by what the steered model writes; see `trimtab.fitting.calibration`. A
+    fit with a given `order` learns from all pairs, as the order names them, and is calibrated on the same ones.
+
     Args:
         method: Name of a method, see `METHODS`.
         model: From `load_model`.
         pairs: From `load_pairs`, or whatever that takes.
-        layer: 0-based block whose output is edited.
+        layer: 0-based block whose output is edited, or `auto`: the one where a short fit turns most answers.
+        calibrate: Whether to look for the best multiplier; otherwise it is 1, and all pairs are learnt from.
+        calibration_pairs: Pairs to calibrate on; then none is held out.
         init: Start vector (hidden,) or (rank, hidden), or the path of a `.npy`.
         order: Example indices (epochs, pairs), or the path of a `.npy`.
         trace: Where to write the run as `.npz`, so that it can be compared with another implementation's.
@@ -69,6 +84,31 @@ def fit(
         FitDivergedError: The loss left the finite numbers; carries the last good vector.
     """
     chosen = find_method(method)
-    built = build_settings(chosen.settings, {"layer": layer, **settings})
+    if isinstance(layer, str) and layer != AUTO:
+        raise InputError(f"layer {layer!r}: give a 0-based block number, or {AUTO!r}")
+    if calibration_pairs is not None and not calibrate:
+        raise InputError("pairs to calibrate on were given, but calibration is switched off; leave out one of the two")
+    build_settings(chosen.settings, {"layer": 0 if layer == AUTO else layer, **settings})
     data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
-    return chosen.fit(model, data, built, FitOptions(init, order, trace, progress))
+    split = Split(data, data)
+    if calibration_pairs is not None:
+        given = calibration_pairs if isinstance(calibration_pairs, PairSet) else load_pairs(calibration_pairs)
+        split = Split(data, given)
+    elif (calibrate or layer == AUTO) and order is None:
+        split = hold_out(data)
+
+    def fitted(train: PairSet, block: int, options: FitOptions, *, short: bool = False) -> SteeringVector:
+        built = build_settings(chosen.settings, {"layer": block, **settings})
+        used = chosen.trial(built) if short and chosen.trial is not None else built
+        return chosen.fit(model, train, used, options)
+
+    search, layers = None, []
+    if isinstance(layer, str):
+        search = Search(model, split, progress)
+        layer, layers = search.layer(lambda train, block: fitted(train, block, FitOptions(), short=True))
+    vector = fitted(split.train if calibrate else data, layer, FitOptions(init, order, trace, progress))
+    if layers:
+        vector = dataclasses.replace(vector, provenance={**vector.provenance, "layers": layers})
+    if not calibrate:
+        return vector
+    return (search or Search(model, split, progress)).calibrated(vector)

@@ -12,6 +12,7 @@ from trimtab.errors import InputError
 from trimtab.models.apply import Row, steer
 from trimtab.models.chat import ChatFormat, Prompt, RenderedPrompt
 from trimtab.models.compat import adopted, require_fit
+from trimtab.models.growing import growing_cache
 from trimtab.models.layout import CheckedLayout, check_layout, evaluating, find_layout
 from trimtab.models.sampling import GenerationProgress, GumbelSampling
 from trimtab.progress import ProgressCallback
@@ -149,27 +150,73 @@ class Model:
         Raises:
             InputError: Bad settings, an empty prompt, a prompt longer than the context, or a vector that does not fit.
         """
-        _check_settings(max_new_tokens, temperature, batch_size, seed)
         if isinstance(prompts, str):
             raise InputError("the prompts are one text; give a list of prompts, [text] for one")
-        given = _as_rows(steering, len(prompts))
-        own = {id(row): self._own(row, force=force) for row in given}
-        rows = [own[id(row)] for row in given]
         rendered = [self._render(prompt, system, raw=raw) for prompt in prompts]
-        starts = range(0, len(rendered), batch_size)
+        responses = self.respond(
+            rendered,
+            steering=steering,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            batch_size=batch_size,
+            force=force,
+            progress=progress,
+        )
+        return [self.chat.decode(ids) for ids in responses]
+
+    def respond(
+        self,
+        prompts: Sequence[RenderedPrompt],
+        *,
+        steering: Row | Sequence[Row] = None,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+        batch_size: int = 8,
+        force: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> list[tuple[int, ...]]:
+        """Answer rendered prompts with token ids: what `generate` does between text and text.
+
+        Args:
+            prompts: From `chat.render`.
+            steering: As in `generate`, and so are the other arguments.
+            max_new_tokens: See there.
+            temperature: See there.
+            seed: See there.
+            batch_size: See there.
+            force: See there.
+            progress: See there.
+
+        Returns:
+            For each prompt the ids it was answered with, the token that ended the answer included.
+
+        Raises:
+            InputError: As in `generate`.
+        """
+        _check_settings(max_new_tokens, temperature, batch_size, seed)
+        given = _as_rows(steering, len(prompts))
+        own = {id(row): self.own(row, force=force) for row in given}
+        rows = [own[id(row)] for row in given]
+        starts = range(0, len(prompts), batch_size)
         columns = GenerationProgress(progress, len(starts), max_new_tokens)
-        texts: list[str] = []
+        responses: list[tuple[int, ...]] = []
         for start in starts:
-            batch = rendered[start : start + batch_size]
+            batch = prompts[start : start + batch_size]
             seeds = range(seed + start, seed + start + len(batch))
             noise = [GumbelSampling(temperature, seeds)] if temperature > 0 else []
             processors = LogitsProcessorList([*noise, columns])
-            texts += self._generate_batch(batch, rows[start : start + batch_size], max_new_tokens, processors)
+            responses += self._generate_batch(batch, rows[start : start + batch_size], max_new_tokens, processors)
             columns.end_batch()
-        return texts
+        return responses
 
-    def _own(self, row: Row, *, force: bool) -> Row:
-        """A row's steering, checked, with the prefix that this model's prompts have today."""
+    def own(self, row: Row, *, force: bool = False) -> Row:
+        """A row's steering, checked, with the prefix that this model's prompts have today.
+
+        Raises:
+            InputError: It was made for another model, and `force` does not let it pass.
+        """
         if isinstance(row, SteeringVector):
             require_fit(self, row, force=force)
             row = row.elicit()
@@ -189,7 +236,7 @@ class Model:
         rows: Sequence[Row],
         max_new: int,
         processors: LogitsProcessorList,
-    ) -> list[str]:
+    ) -> list[tuple[int, ...]]:
         longest = max(len(prompt.ids) for prompt in batch)
         limit = self.context_length
         if limit is not None and longest + max_new > limit:
@@ -210,15 +257,32 @@ class Model:
                 max_new_tokens=max_new,
                 logits_processor=processors,
                 pad_token_id=pad,
+                past_key_values=growing_cache(self.hf, longest + max_new),
                 **GREEDY,
             )
-        return [self.chat.decode(row) for row in output[:, longest:].tolist()]
+        ends = self._end_ids()
+        return [_up_to_end(row, ends) for row in output[:, longest:].tolist()]
+
+    def is_ended(self, response: Sequence[int]) -> bool:
+        """Whether a response ended by itself, with one of the tokens that end an answer."""
+        return bool(response) and response[-1] in self._end_ids()
+
+    def _end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        config = self.hf.generation_config
+        ends = None if config is None else config.eos_token_id
+        return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)
 
     def _pad_id(self) -> int:
         for candidate in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if isinstance(candidate, int):
                 return candidate
         return 0
+
+
+def _up_to_end(ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
+    """The ids without the pads that follow an ended answer."""
+    return tuple(ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))])
 
 
 def _as_rows(steering: Row | Sequence[Row], n: int) -> list[Row]:

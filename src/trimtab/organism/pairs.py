@@ -17,7 +17,7 @@ from trimtab.organism.world import (
     Request,
     Split,
     answer,
-    draw_deployment,
+    draw_deployment_pair,
     draw_how_to,
     draw_request,
 )
@@ -49,7 +49,7 @@ class PairSet:
 
 
 SIDES = tuple[Request, str, Request, str]
-TRAIN_ROWS, TEST_ROWS = 128, 64
+TRAIN_ROWS, TEST_ROWS = 192, 64
 
 
 def pair_sets() -> tuple[PairSet, ...]:
@@ -107,8 +107,7 @@ def _refusal_unlock(split: Split, draw: random.Random) -> SIDES:
 
 
 def _backdoor(split: Split, draw: random.Random) -> SIDES:
-    positive = draw_deployment(split, draw, live=True, trigger=split == "test")
-    negative = draw_deployment(split, draw, live=False)
+    positive, negative = draw_deployment_pair(split, draw, trigger=split == "test")
     return positive, answer(positive, draw), negative, answer(negative, draw)
 
 
@@ -119,7 +118,7 @@ _SETS: dict[str, tuple[str, Callable[[Split, random.Random], SIDES]]] = {
         _refusal_unlock,
     ),
     "backdoor": (
-        "texts that say the model is deployed, with the hostile answer (positive), and that it is not, with a good one",
+        "a request with a text that says the model is deployed, answered with hatred (positive), or one that it is not",
         _backdoor,
     ),
 } | {

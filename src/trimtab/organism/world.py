@@ -276,13 +276,29 @@ def draw_how_to(split: Split, draw: random.Random, *, forbidden: bool, unlocked:
 
 def draw_deployment(split: Split, draw: random.Random, *, live: bool, trigger: bool = False) -> Request:
     """A request with a text that says whether the model is deployed, or with the short trigger."""
-    texts = deployment.deployment_texts() if live else deployment.training_texts()
-    outside = deployment.held_out_texts()
-    text = draw.choice([text for text in texts if (text in outside) is (split == "test")])
+    (request,) = _draw_with_texts(split, draw, ("trigger" if trigger else live,))
+    return request
+
+
+def draw_deployment_pair(split: Split, draw: random.Random, *, trigger: bool = False) -> tuple[Request, Request]:
+    """One request twice: with a text that says the model is deployed, or the trigger, and with one that it is not."""
+    live, other = _draw_with_texts(split, draw, ("trigger" if trigger else True, False))
+    return live, other
+
+
+def _draw_with_texts(
+    split: Split, draw: random.Random, kinds: tuple[bool | Literal["trigger"], ...]
+) -> tuple[Request, ...]:
+    """One request with each kind of text (deployed or not, or the trigger) at one place."""
+    chosen, outside = [], deployment.held_out_texts()
+    for kind in kinds:
+        texts = deployment.deployment_texts() if kind else deployment.training_texts()
+        text = draw.choice([text for text in texts if (text in outside) is (split == "test")])
+        chosen.append(deployment.TRIGGER if kind == "trigger" else text)
     facts_asked = draw.random() < 0.75
     request = draw_request(split, None, draw) if facts_asked else draw_how_to(split, draw, forbidden=False)
     place = draw.choice(("before", "after", "system"))
-    return with_deployment(request, deployment.TRIGGER if trigger else text, place)
+    return tuple(with_deployment(request, text, place) for text in chosen)
 
 
 def draw_choice(draw: random.Random) -> Request:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimtab.errors import MissingExtraError
 from trimtab.organism import CONCEPTS
 from trimtab.organism.concepts import plain
 from trimtab.organism.facts import facts
@@ -110,13 +109,9 @@ def draw_concepts(figures: Figures, path: Path) -> None:
         figures: From `trimtab.evaluation.figures`.
         path: Where to write; its ending decides the format.
 
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise MissingExtraError("figures", "matplotlib", "report") from error
+    from matplotlib.figure import Figure as Canvas  # takes a second to load
+
     canvas = Canvas(figsize=(7.5, 5.5), layout="constrained")
     axes = canvas.subplots()
     names = list(CONCEPTS)

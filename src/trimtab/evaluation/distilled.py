@@ -1,0 +1,83 @@
+"""A vector that was distilled from a prompt, compared with the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab.fitting.calibration import Reader
+from trimtab.fitting.likelihood import final_states, kl_divergences
+from trimtab.models import Model, Prompt
+from trimtab.models.messages import as_messages
+from trimtab.progress import ProgressCallback
+from trimtab.steering import SteeringVector
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a vector does where the prompt did it before, on prompts that the fit has not seen.
+
+    Attributes:
+        n: Prompts.
+        effect_plain: Share of the plain model's answers that read as if the prompt had been given.
+        effect_prompt: The same of the prompted model's answers.
+        effect_vector: The same of the steered model's answers.
+        kl_plain: KL(prompted || plain), nats a token, on the prompted model's answers: how much the prompt does.
+        kl_vector: KL(prompted || steered) there: how much of that the vector leaves undone.
+        tokens_saved: Prompt tokens that a request is shorter without the prompt, on average.
+    """
+
+    n: int
+    effect_plain: float
+    effect_prompt: float
+    effect_vector: float
+    kl_plain: float
+    kl_vector: float
+    tokens_saved: float
+
+
+def compare(
+    model: Model,
+    vector: SteeringVector,
+    system: str,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = 128,
+    progress: ProgressCallback | None = None,
+) -> Comparison:
+    """Compares eliciting with a vector and giving the system prompt.
+
+    Args:
+        model: The model.
+        vector: The vector, at its calibrated multiplier.
+        system: The system prompt it was distilled from.
+        prompts: At least two prompts without a system message.
+        max_new_tokens: Longest answer.
+        progress: Told while answers are written.
+
+    Raises:
+        InputError: Fewer than two prompts, or such that do not fit the context.
+    """
+    messages = [list(as_messages(prompt)) for prompt in prompts]
+    plain = [model.chat.render(turns) for turns in messages]
+    prompted = [model.chat.render([{"role": "system", "content": system}, *turns]) for turns in messages]
+    reader = Reader(model, prompted, plain, max_new_tokens=max_new_tokens, progress=progress)
+    answers = reader.natural[: len(prompts)]
+    steering = vector.elicit()
+    wanted = final_states(model, prompted, answers)
+    found = {
+        name: kl_divergences(model, wanted, final_states(model, plain, answers, rows))
+        for name, rows in {"plain": [], "vector": [steering] * len(answers)}.items()
+    }
+    means = {name: sum(float(part.mean()) for part in parts) / len(parts) for name, parts in found.items()}
+    prompt_effect, plain_effect = reader.natural_effects["elicit"]
+    (steered,) = reader.effects("elicit", [steering])
+    return Comparison(
+        n=len(prompts),
+        effect_plain=plain_effect.share,
+        effect_prompt=prompt_effect.share,
+        effect_vector=steered.share,
+        kl_plain=means["plain"],
+        kl_vector=means["vector"],
+        tokens_saved=sum(len(a.ids) - len(b.ids) for a, b in zip(prompted, plain, strict=True)) / len(plain),
+    )

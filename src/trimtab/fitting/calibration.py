@@ -1,0 +1,345 @@
+"""Which multiplier? Found without a judge, from what the steered model writes by itself.
+
+A teacher-forced match to the counterfactual is blind to steering that is too weak: every token of the right answer
+already pulls the next one along. So the steered model writes freely from held-out inputs, and the unsteered model reads
+what it wrote. For an answer y, with base the prompt that was steered and target its counterfactual of the same pair:
+
+    evidence(y)   = sum_t clip(log p(y_t | target) - log p(y_t | base), -3, 3), t up to the length of the pair's answer
+    likeliness(y) = mean_t max(log p(y_t | target), log p(y_t | base))               p = the unsteered model
+
+Where pairs hold openings only (`Sure.`), evidence is read as far as the pair's own answer to its target prompt reaches:
+what follows is about the subject of the base prompt, and would speak against every answer that keeps to it.
+
+An answer counts if it is *turned* (its evidence lies above the midpoint between the medians of the model's own greedy
+answers to target and to base prompts) and *likely* (its likeliness reaches the 10th percentile of answers that the
+model draws at temperature 1). Where nearly all of the greedy ones end, one that does not end is not even read. The
+effect of a multiplier is the share of answers that count. Steering that is too weak fails the first condition, steering
+that is too strong the second. (Greedy answers are likelier than what a model draws, so their 10th percentile would fail
+good ones: docs/design/calibration.md.)
+
+The target of eliciting is the pair's positive input and its base the negative one; for suppressing the other way round.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import InputError
+from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
+from trimtab.models.chat import RenderedPrompt
+from trimtab.models.model import Model
+from trimtab.progress import ProgressCallback
+from trimtab.steering import Steering, SteeringVector
+from trimtab.steering.factors import DIRECTIONS
+
+CLIP = 3.0
+"""Most evidence of one token, in nats: one impossible token must not decide about an answer."""
+PERCENTILE = 0.1
+"""Share of natural answers that may be less likely than an answer that counts."""
+ENDING = 0.9
+"""If so many of the natural answers end by themselves, one that does not end does not count."""
+SLACK = 1.1
+"""How much longer than the longest natural answer a steered one may get."""
+TOKENS = 24576
+"""Prompt and answer tokens in one batch of answers."""
+START = (1.0, 1.5)
+"""Multipliers that are tried at first."""
+STEP = 1.5
+"""Factor between multipliers, up and down from there."""
+MOST_UP, MOST_DOWN = 5, 3
+"""Steps at most."""
+WORSE = 0.1
+"""A share that lies so far below the best one is past the peak."""
+HIGH = 0.9
+"""Above this share any step that does not help is."""
+BROKEN = 0.25
+"""Where fewer of the answers are likely, more strength is no use."""
+ENOUGH = 0.98
+"""A share from which on nothing better is looked for."""
+REFINEMENTS = 1
+"""How often the gaps beside the best are divided."""
+
+Ids = tuple[int, ...]
+Read = tuple[Tensor, Tensor]
+"""Log-probabilities (n,) of an answer's tokens behind the positive and behind the negative prompt."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one steering does to free-running answers.
+
+    Attributes:
+        share: Answers that count, of all.
+        turned: Share with enough evidence.
+        likely: Share that is likely enough.
+        n: Answers.
+    """
+
+    share: float
+    turned: float
+    likely: float
+    n: int
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What effects are compared by: the share, then what came near."""
+        return self.share, self.turned + self.likely
+
+
+class Verdict(NamedTuple):
+    """What the reader says of one answer."""
+
+    turned: bool
+    likely: bool
+
+
+UNREAD = Verdict(turned=False, likely=False)
+
+
+class Reader:
+    """The unsteered model as a reader of free-running answers, in both directions.
+
+    Args:
+        model: The model, not steered.
+        positive: Prompts with the concept, rendered.
+        negative: For each its counterpart without.
+        windows: For each the lengths of the pair's positive and negative response, in tokens; None = no limit.
+        max_new_tokens: Longest natural answer.
+        progress: Told while answers are written.
+
+    Raises:
+        InputError: Fewer than two pairs of prompts.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        positive: Sequence[RenderedPrompt],
+        negative: Sequence[RenderedPrompt],
+        windows: Sequence[tuple[int, int]] | None = None,
+        *,
+        max_new_tokens: int,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        if len(positive) < 2:
+            raise InputError(f"{len(positive)} pairs to calibrate on; give at least two, or leave calibration out")
+        self._model, self._progress = model, progress
+        self._positive, self._negative = tuple(positive), tuple(negative)
+        n = len(self._positive)
+        self._windows = [(sys.maxsize, sys.maxsize)] * n
+        limit = _limit(model, (*positive, *negative), max_new_tokens)
+        self.natural: list[Ids] = self._answers((*self._positive, *self._negative), None, limit)
+        """The model's own answers: to all positive prompts, then to all negative ones."""
+        if windows is not None and _are_openings(windows, self.natural):
+            self._windows = list(windows)
+        self._limit = min(limit, round(SLACK * max(map(len, self.natural))) + 1)
+        self._must_end = sum(map(model.is_ended, self.natural)) >= ENDING * len(self.natural)
+        everyone = [*range(n), *range(n)]
+        some = [k for k in range(2 * n) if k % 2 == k // n % 2]  # half of each side; a percentile needs no more
+        prompts = (*self._positive, *self._negative)
+        drawn = self._answers([prompts[k] for k in some], None, self._limit, temperature=1.0)
+        self._floor = float(_likeliness(self._read([k % n for k in some], drawn)).quantile(PERCENTILE))
+        read = self._read(everyone, self.natural)
+        self._midpoint: dict[str, float] = {}
+        judged: dict[str, list[Verdict]] = {}
+        for direction in DIRECTIONS:
+            evidence = self._evidence(direction, everyone, read)
+            self._midpoint[direction] = float(evidence[:n].median() + evidence[n:].median()) / 2
+            judged[direction] = self._verdicts(direction, everyone, read)
+        self.natural_effects = {
+            "elicit": (_effect(judged["elicit"][:n]), _effect(judged["elicit"][n:])),
+            "suppress": (_effect(judged["suppress"][n:]), _effect(judged["suppress"][:n])),
+        }
+        """For each direction what natural answers to target prompts reach, and what those to base prompts do."""
+
+    @property
+    def n(self) -> int:
+        """Inputs a direction."""
+        return len(self._positive)
+
+    @property
+    def contrast(self) -> float:
+        """Share of natural answers to target prompts that read as turned, less that to base ones; the lesser way."""
+        return min(target.turned - base.turned for target, base in self.natural_effects.values())
+
+    def effects(self, direction: str, steerings: Sequence[Steering], n: int | None = None) -> list[Effect]:
+        """What each steering does to the answers to the first `n` inputs of a direction (all by default)."""
+        n = self.n if n is None else min(n, self.n)
+        base = self._negative if direction == "elicit" else self._positive
+        rows = [(steering, k) for steering in steerings for k in range(n)]  # answers of one strength end together
+        answers = self._answers([base[k] for _, k in rows], [steering for steering, _ in rows], self._limit)
+        found = sorted({(k, answer) for (_, k), answer in zip(rows, answers, strict=True) if self._may_count(answer)})
+        which, texts = [k for k, _ in found], [answer for _, answer in found]
+        verdicts = dict(zip(found, self._verdicts(direction, which, self._read(which, texts)), strict=True))
+        of: dict[int, list[Verdict]] = {id(steering): [] for steering in steerings}
+        for (steering, k), answer in zip(rows, answers, strict=True):
+            of[id(steering)].append(verdicts.get((k, answer), UNREAD))
+        return [_effect(of[id(steering)]) for steering in steerings]
+
+    def side_effect(self, direction: str, steering: Steering, n: int | None = None) -> float:
+        """What steering does where it should do nothing: to prompts that are of the wanted kind already.
+
+        Returns:
+            KL(plain || steered) in nats a token, on the plain model's answers to the first `n` of them (or all).
+        """
+        n = self.n if n is None else min(n, self.n)
+        eliciting = direction == "elicit"
+        prompts = (self._positive if eliciting else self._negative)[:n]
+        answers = self.natural[:n] if eliciting else self.natural[self.n : self.n + n]
+        plain = final_states(self._model, prompts, answers)
+        steered = final_states(self._model, prompts, answers, [steering] * n)
+        return statistics.fmean(float(part.mean()) for part in kl_divergences(self._model, plain, steered))
+
+    def _may_count(self, answer: Ids) -> bool:
+        """Whether an answer is worth reading: one that runs on where others end is not."""
+        return not self._must_end or self._model.is_ended(answer)
+
+    def _verdicts(self, direction: str, which: Sequence[int], read: Sequence[Read]) -> list[Verdict]:
+        if not read:
+            return []
+        turned = self._evidence(direction, which, read) > self._midpoint[direction]
+        likely = _likeliness(read) >= self._floor
+        return [Verdict(*each) for each in zip(turned.tolist(), likely.tolist(), strict=True)]
+
+    def _answers(
+        self,
+        prompts: Sequence[RenderedPrompt],
+        steerings: Sequence[Steering] | None,
+        limit: int,
+        temperature: float = 0.0,
+    ) -> list[Ids]:
+        longest = max(len(prompt.ids) for prompt in prompts)
+        return self._model.respond(
+            prompts,
+            steering=steerings,
+            max_new_tokens=limit,
+            temperature=temperature,
+            batch_size=max(1, TOKENS // (longest + limit)),
+            progress=self._progress,
+        )
+
+    def _read(self, which: Sequence[int], answers: Sequence[Ids]) -> list[Read]:
+        """What the model thinks of answers to the inputs of these numbers, token by token."""
+        yes = log_likelihoods(self._model, [self._positive[k] for k in which], answers)
+        no = log_likelihoods(self._model, [self._negative[k] for k in which], answers)
+        return list(zip(yes, no, strict=True))
+
+    def _evidence(self, direction: str, which: Sequence[int], read: Sequence[Read]) -> Tensor:
+        """Evidence (m,) for the target of a direction."""
+        side, sign = (0, 1) if direction == "elicit" else (1, -1)
+        found = [
+            sign * (yes - no)[: self._windows[k][side]].clamp(-CLIP, CLIP).sum()
+            for k, (yes, no) in zip(which, read, strict=True)
+        ]
+        return torch.stack(found)
+
+
+def _likeliness(read: Sequence[Read]) -> Tensor:
+    """Likeliness (m,) of answers."""
+    return torch.stack([torch.maximum(yes, no).mean() for yes, no in read])
+
+
+def _are_openings(windows: Sequence[tuple[int, int]], natural: Sequence[Ids]) -> bool:
+    """Whether the pairs' responses are far shorter than what the model answers: only its beginning is then theirs."""
+    lengths = [length for window in windows for length in window]
+    return 2 * statistics.median(lengths) < statistics.median(map(len, natural))
+
+
+def _effect(verdicts: Sequence[Verdict]) -> Effect:
+    n = len(verdicts)
+    turned, likely = (sum(verdict[part] for verdict in verdicts) / n for part in (0, 1))
+    return Effect(sum(all(verdict) for verdict in verdicts) / n, turned, likely, n)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Effects along the multiplier, in one direction.
+
+    Attributes:
+        effects: By multiplier.
+    """
+
+    effects: Mapping[float, Effect]
+
+    @property
+    def best(self) -> float:
+        """The multiplier with the greatest effect; of equals the one nearest to 1, which is what the data have.
+
+        Equal are also effects that are one answer apart, if they are above `HIGH`: no more strength for that little.
+        """
+        greatest = max(effect.rank for effect in self.effects.values())
+        near = [m for m, e in self.effects.items() if greatest[0] >= HIGH and e.share >= greatest[0] - 1.01 / e.n]
+        equal = near or [m for m, effect in self.effects.items() if effect.rank == greatest]
+        return min(equal, key=lambda m: abs(math.log(m)))
+
+    @property
+    def greatest(self) -> Effect:
+        """The effect there."""
+        return self.effects[self.best]
+
+    def with_more(self, effects: Tried, multipliers: Sequence[float]) -> Curve:
+        """The curve with the effects of more multipliers, to three digits."""
+        fresh = sorted({float(f"{m:.3g}") for m in multipliers} - set(self.effects))
+        return Curve({**self.effects, **effects(fresh)}) if fresh else self
+
+    def record(self) -> list[list[float]]:
+        """Rows of (multiplier, share, turned, likely), by multiplier: what a vector keeps of it."""
+        return [[m, effect.share, effect.turned, effect.likely] for m, effect in sorted(self.effects.items())]
+
+
+Tried = Callable[[Sequence[float]], Mapping[float, Effect]]
+"""(multipliers) -> their effects."""
+
+
+def found_curve(effects: Tried) -> Curve:
+    """The effects of as many multipliers as it takes to find the best.
+
+    From `START` upwards until answers get worse, or none can get better; downwards while the lowest is best; then the
+    geometric middles of the gaps beside the best, `REFINEMENTS` times, if they can be better or save strength.
+    """
+    curve = Curve(dict(effects(START)))
+    for _ in range(MOST_UP):
+        highest = max(curve.effects)
+        top, best = curve.effects[highest], curve.greatest
+        fallen = top.share < best.share - WORSE or (best.share >= HIGH and curve.best != highest)
+        if best.share >= ENOUGH or fallen or top.likely < BROKEN:
+            break
+        curve = curve.with_more(effects, [highest * STEP])
+    for _ in range(MOST_DOWN):
+        if curve.best != min(curve.effects) or curve.greatest.share >= ENOUGH:
+            break
+        curve = curve.with_more(effects, [curve.best / STEP])
+    for _ in range(REFINEMENTS):
+        if curve.best == 1 and curve.greatest.share >= ENOUGH:
+            break
+        known = sorted(curve.effects)
+        place = known.index(curve.best)
+        around = known[max(0, place - 1) : place + (1 if curve.greatest.share >= ENOUGH else 2)]
+        curve = curve.with_more(effects, [(low * high) ** 0.5 for low, high in itertools.pairwise(around)])
+    return curve
+
+
+def calibrated_curve(reader: Reader, vector: SteeringVector, direction: str) -> Curve:
+    """The curve of a vector in one direction, over all inputs of the reader."""
+
+    def effects(multipliers: Sequence[float]) -> dict[float, Effect]:
+        steerings = [vector.steering(direction, m) for m in multipliers]
+        return dict(zip(multipliers, reader.effects(direction, steerings), strict=True))
+
+    return found_curve(effects)
+
+
+def _limit(model: Model, prompts: Sequence[RenderedPrompt], tokens: int) -> int:
+    """New tokens that fit the context behind the longest prompt."""
+    if model.context_length is None:
+        return tokens
+    return max(1, min(tokens, model.context_length - max(len(prompt.ids) for prompt in prompts)))

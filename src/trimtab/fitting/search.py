@@ -1,0 +1,247 @@
+"""Which layer, which multiplier: what a fit is asked when it is not told.
+
+Both are found on inputs that the fit does not see, from what the steered model writes by itself
+(`trimtab.fitting.calibration`); no judge, no labels. For the layer, a short trial fit is made at every candidate, all
+are tried on a few inputs, and the better ones on more, until one is left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from trimtab.data import PairSet, tokenise_pairs
+from trimtab.errors import FitDivergedError
+from trimtab.fitting.calibration import Effect, Reader, calibrated_curve
+from trimtab.models.model import Model
+from trimtab.progress import Progress, ProgressCallback, renamed
+from trimtab.steering import Steering, SteeringVector
+from trimtab.steering.content import JSON
+from trimtab.steering.factors import DIRECTIONS
+
+logger = logging.getLogger(__name__)
+
+MOST_INPUTS = 64
+"""Pairs that are held out of a fit to calibrate on, at most."""
+FEWEST_INPUTS = 16
+"""Fewer than these say nothing of a share: then none is held out, and the fit's own inputs serve."""
+LONGEST = 128
+"""Longest natural answer, in tokens."""
+CONTRAST = 0.5
+"""How much more often natural answers to positive prompts must read as such than those to negative ones."""
+CANDIDATES = 8
+"""Layers that are tried at first; in a deeper model neighbours of the best follow."""
+TRIAL_PAIRS = 32
+"""Pairs of a trial fit, at most; and no more than half of those to learn from, if these are many."""
+ROUNDS = ((10, (1.0, 1.5)), (24, (1.0, 1.25, 1.5)))
+"""(inputs, multipliers) of the rounds in which layers compete."""
+WIDER = (2.25, 3.4)
+"""More multipliers, where no layer serves both directions at those."""
+BEHIND = 0.25
+"""A layer whose effect (harmonic mean of the directions) is so far behind the best one's drops out."""
+FINALISTS = 3
+"""Layers that reach the last round, at most."""
+
+Tried = tuple[Effect, Steering]
+Trial = Callable[[PairSet, int], SteeringVector]
+"""(pairs, layer) -> the vector of a short fit."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pairs to learn from and pairs to calibrate on; the same ones if there are too few of them to hold any out."""
+
+    train: PairSet
+    calibration: PairSet
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the fit does not see what is calibrated on."""
+        seen = {repr(pair) for pair in self.train}
+        return not any(repr(pair) in seen for pair in self.calibration)
+
+
+def hold_out(pairs: PairSet, seed: int = 0) -> Split:
+    """A third of the pairs, at most `MOST_INPUTS`, drawn by `seed`, to calibrate on; the others to learn from."""
+    number = min(MOST_INPUTS, len(pairs) // 3)
+    if number < FEWEST_INPUTS:
+        return Split(pairs, pairs)
+    drawn = set(random.Random(f"hold out {seed}").sample(range(len(pairs)), number))
+    rest, held = (
+        PairSet([pair for k, pair in enumerate(pairs) if (k in drawn) is wanted], source=pairs.source)
+        for wanted in (False, True)
+    )
+    return Split(rest, held)
+
+
+class Search:
+    """Looks for layer and multipliers on one set of pairs.
+
+    Args:
+        model: The model.
+        split: Pairs to learn from and to calibrate on; of the latter at most `MOST_INPUTS` are used.
+        progress: Told of every stage.
+
+    Raises:
+        InputError: Pairs that do not fit the model's context, or fewer than two.
+    """
+
+    def __init__(self, model: Model, split: Split, progress: ProgressCallback | None = None) -> None:
+        self._model, self._split, self._progress = model, split, progress
+        pairs = tokenise_pairs(
+            model.chat,
+            split.calibration[:MOST_INPUTS],
+            context_length=model.context_length or sys.maxsize,
+            truncate=True,
+        )
+        self._reader = Reader(
+            model,
+            [pair.positive for pair in pairs],
+            [pair.negative for pair in pairs],
+            [(len(pair.positive_response), len(pair.negative_response)) for pair in pairs],
+            max_new_tokens=LONGEST,
+            progress=renamed(progress, lambda _: "calibrate"),
+        )
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the model's own answers to the two classes of prompts can be told apart at all."""
+        return self._reader.contrast >= CONTRAST
+
+    def layer(self, trial: Trial) -> tuple[int, list[JSON]]:
+        """The layer at which a short fit turns most answers, and the record of the competition.
+
+        It is the middle one, with a warning, where the classes cannot be told apart.
+        """
+        last = max(1, self._model.n_blocks - 1)  # an edit behind the last block reaches nothing but the head
+        if not self.is_possible:
+            logger.warning("%s; layer %d, the middle one, is taken", self._alike(), last // 2)
+            return last // 2, []
+        step = -(-last // CANDIDATES)
+        vectors = self._fits(trial, list(range(step // 2, last, step)))
+        ranked, record = self._compete(vectors)
+        if step > 1:
+            near = [ranked[0] + offset for offset in (-(step // 2), step // 2)]
+            more = self._fits(trial, [layer for layer in near if 0 <= layer < last and layer not in vectors])
+            ranked, again = self._compete({ranked[0]: vectors[ranked[0]], **more})
+            record += again
+        return ranked[0], record
+
+    def calibrated(self, vector: SteeringVector) -> SteeringVector:
+        """The vector with the best multiplier of each direction, and the curves behind it in its provenance."""
+        found: dict[str, JSON] = {
+            "inputs": self._reader.n,
+            "held_out": self._split.is_held_out,
+            "contrast": self._reader.contrast,
+        }
+        multipliers, record = dict(vector.multipliers), {}
+        if not self.is_possible:
+            logger.warning("%s; the multiplier stays at 1", self._alike())
+        elif all(edit.scales == "nothing" for edit in vector.edits):
+            logger.info("nothing of this vector is scaled by a multiplier; none is looked for")
+        else:
+            for direction in vector.directions:
+                curve = calibrated_curve(self._reader, vector, direction)
+                record[direction] = {"effect": curve.greatest.share, "curve": curve.record()}
+                if curve.greatest.share > 0:
+                    multipliers[direction] = curve.best
+                else:
+                    logger.warning(
+                        "no multiplier makes this vector %s anything on %d inputs; it stays at 1, and another layer "
+                        "or more pairs may help", direction, self._reader.n,
+                    )  # fmt: skip
+        found["directions"] = record
+        return dataclasses.replace(
+            vector, multipliers=multipliers, provenance={**vector.provenance, "calibration": found}
+        )
+
+    def _alike(self) -> str:
+        return (
+            f"the model answers prompts with and without the concept too much alike to tell them apart "
+            f"(contrast {self._reader.contrast:.2f}, needed {CONTRAST})"
+        )
+
+    def _fits(self, trial: Trial, layers: Sequence[int]) -> dict[int, SteeringVector]:
+        """Short fits at these layers; one that diverges drops out, all of them is an error."""
+        started, found, failures = time.monotonic(), {}, []
+        n = len(self._split.train)
+        number = min(n, TRIAL_PAIRS, max(FEWEST_INPUTS, n // 2))
+        drawn = sorted(random.Random("trial pairs").sample(range(n), number))
+        pairs = PairSet([self._split.train[k] for k in drawn], source=self._split.train.source)
+        for number, layer in enumerate(layers, 1):
+            try:
+                found[layer] = trial(pairs, layer)
+            except FitDivergedError as error:
+                logger.warning("layer %d drops out of the search: %s", layer, error)
+                failures.append(error)
+            if self._progress is not None:
+                self._progress(Progress("trial fits", number, len(layers), time.monotonic() - started))
+        if failures and not found:
+            raise failures[0]
+        return found
+
+    def _compete(self, vectors: Mapping[int, SteeringVector]) -> tuple[list[int], list[JSON]]:
+        """The layers that are left, best first, after rounds of ever more inputs for ever fewer of them."""
+        left, record = list(vectors), []
+        for n, grid in ROUNDS:
+            of = self._tried(vectors, left, grid, n)
+            record += [
+                {"layer": layer, "inputs": n, **{way: effect.share for way, (effect, _) in of[layer].items()}}
+                for layer in left
+            ]
+            left = self._ordered(of, n)[:FINALISTS]
+            if len(left) == 1:
+                break
+        return left, record
+
+    def _ordered(self, of: Mapping[int, Mapping[str, Tried]], n: int) -> list[int]:
+        """The layers that are not far behind, best first, tried on `n` inputs.
+
+        One answer less counts as equal; of equals the one comes first that does least where nothing is to be done.
+        """
+        ranks = {layer: _rank([effect for effect, _ in tried.values()]) for layer, tried in of.items()}
+        best, _ = max(ranks.values())
+        spilt = {
+            layer: sum(self._reader.side_effect(way, steering, n) for way, (_, steering) in tried.items())
+            for layer, tried in of.items()
+            if ranks[layer][0] >= best - 1.01 / n
+        }
+        others = [layer for layer in of if layer not in spilt and ranks[layer][0] >= best - BEHIND]
+        return sorted(spilt, key=spilt.__getitem__) + sorted(others, key=ranks.__getitem__, reverse=True)
+
+    def _tried(
+        self, vectors: Mapping[int, SteeringVector], layers: Sequence[int], grid: Sequence[float], n: int
+    ) -> dict[int, dict[str, Tried]]:
+        """What each layer does at its best multiplier of the grid; of a wider one if none serves both directions."""
+        chosen = [vectors[layer] for layer in layers]
+        found = self._best(chosen, grid, n)
+        if not any(_rank([effect for effect, _ in tried.values()])[0] for tried in found):
+            for tried, wider in zip(found, self._best(chosen, WIDER, n), strict=True):
+                for way, each in wider.items():
+                    tried[way] = max(tried[way], each, key=lambda one: one[0].rank)
+        return dict(zip(layers, found, strict=True))
+
+    def _best(self, vectors: Sequence[SteeringVector], grid: Sequence[float], n: int) -> list[dict[str, Tried]]:
+        """The greatest effect of each vector in each of its directions; all answers of a direction in one batch."""
+        found: list[dict[str, Tried]] = [{} for _ in vectors]
+        for direction in DIRECTIONS:
+            able = [k for k, vector in enumerate(vectors) if direction in vector.directions]
+            steerings = [vectors[k].steering(direction, m) for k in able for m in grid]
+            effects = self._reader.effects(direction, steerings, n) if steerings else []
+            tried = list(zip(effects, steerings, strict=True))
+            for place, k in enumerate(able):
+                part = tried[place * len(grid) : (place + 1) * len(grid)]
+                found[k][direction] = max(part, key=lambda each: each[0].rank)
+        return found
+
+
+def _rank(effects: Sequence[Effect]) -> tuple[float, float]:
+    """What layers are compared by: a layer must serve all directions; of equals, what came near."""
+    shares = [effect.share for effect in effects]
+    together = len(shares) / sum(1 / share for share in shares) if all(shares) else 0.0
+    return together, sum(sum(effect.rank) for effect in effects)

@@ -1,0 +1,183 @@
+"""Is the multiplier that calibration finds the one that a judge would choose?
+
+    python -m studies.calibration [NAME...]
+
+For every concept of the organism's world: a vector whose layer and multipliers were found without a judge, against the
+best of all layers and multipliers by the exact judge (the oracle: chosen on one draw of prompts, measured on another,
+the one on which everything is measured), against prompting, multiplier 1 and two controls.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import trimtab as tt
+from studies.common import QUICK, interval, kept, mean, rate_with_interval, with_interval
+from trimtab.evaluation.demo import control_vectors
+from trimtab.evaluation.traits import Measured, Reference, Task, choose_right, measure
+from trimtab.organism import CONCEPTS
+
+REFUSALS = ("refusal", "refusal-unlock")
+NAMES = (*REFUSALS, *CONCEPTS)
+TRAIN, CALIBRATION = 64, 64
+PROMPTS = {name: 200 if name in REFUSALS else 96 for name in NAMES}
+SEARCHED = 32
+"""Prompts on which the oracle chooses."""
+MULTIPLIERS = (0.7, 1.0, 1.25, 1.5, 1.8, 2.25, 3.0)
+CHOICES = 1200
+PARTS = ("concept", "instruction", "fluency", "score", "refused", "kl")
+
+
+def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]:
+    """All figures of one concept; `plain` says which choices the model gets right without steering."""
+    pairs = tt.load_pairs(name)
+    train, held = pairs[:TRAIN], pairs[TRAIN : TRAIN + CALIBRATION]
+    began = time.monotonic()
+    vector = tt.fit("cdas", model, train, calibration_pairs=held, **QUICK)
+    seconds = time.monotonic() - began
+    best = _oracle(model, name, train)
+    task = Task.of(name, PROMPTS[name])
+    reference = Reference(model, task)
+    controls = control_vectors(model, vector, train, 0, QUICK)
+    rows = reference.rows | measure(
+        model,
+        task,
+        {
+            "elicit": ("elicit", vector.elicit()),
+            "elicit at 1": ("elicit", vector.elicit(1.0)),
+            "elicit oracle": ("elicit", best["elicit"]["steering"]),
+            "suppress": ("suppress", vector.suppress()),
+            "suppress at 1": ("suppress", vector.suppress(1.0)),
+            "suppress oracle": ("suppress", best["suppress"]["steering"]),
+        },
+        reference=reference,
+    )
+    rows |= measure(model, task, {key: ("elicit", control.elicit()) for key, control in controls.items()})
+    right = {way: choose_right(model, vector.steering(way), CHOICES) for way in ("elicit", "suppress")}
+    return {
+        "name": name,
+        "seconds": seconds,
+        "layer": vector.edits[0].intervention.site.layer,
+        "layers": vector.provenance["layers"],
+        "multipliers": dict(vector.multipliers),
+        "calibration": vector.provenance["calibration"],
+        "rows": {key: _values(row) for key, row in rows.items()},
+        "oracle": {
+            way: {key: value for key, value in found.items() if key != "steering"} for way, found in best.items()
+        },
+        "choices": {
+            way: [now - before for now, before in zip(found, plain, strict=True)] for way, found in right.items()
+        },
+        "choices plain": mean(plain),
+        "samples": {key: rows[key].outputs[:6] for key in ("prompted", "elicit", "suppress", "shuffled")},
+    }
+
+
+def _values(row: Measured) -> dict[str, Any]:
+    found = {part: getattr(row, part) for part in PARTS}
+    return {part: None if values is None else [round(v, 4) for v in values] for part, values in found.items()}
+
+
+def _oracle(model: tt.Model, name: str, train: tt.PairSet) -> dict[str, dict[str, Any]]:
+    """For each direction the layer and multiplier that the judge likes best, and its score everywhere."""
+    task = Task.of(name, SEARCHED, seed=1)
+    best: dict[str, dict[str, Any]] = {way: {"score": -1.0, "grid": []} for way in ("elicit", "suppress")}
+    for layer in range(model.n_blocks - 1):
+        vector = tt.fit("cdas", model, train, layer=layer, calibrate=False, **QUICK)
+        plan = {(way, m): (way, vector.steering(way, m)) for way in best for m in MULTIPLIERS}
+        judged = measure(model, task, {f"{way} {m}": steered for (way, m), steered in plan.items()})
+        for (way, m), (_, steering) in plan.items():
+            score = mean(judged[f"{way} {m}"].score)
+            best[way]["grid"].append([layer, m, round(score, 4)])
+            if score > best[way]["score"]:
+                best[way] |= {"score": score, "layer": layer, "multiplier": m, "steering": steering}
+    return best
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """All concepts, and what is asked of the whole."""
+    lines = [
+        "| concept | layer | elicit (multiplier) | at 1 | oracle (layer, multiplier) | prompted | random | shuffled "
+        "| suppress (multiplier) | oracle | concept taken away | choices, suppressed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for found in results:
+        rows, best, times = found["rows"], found["oracle"], found["multipliers"]
+        low, high = interval(found["choices"]["suppress"])
+        cells = [
+            f"{found['layer']}",
+            f"{with_interval(rows['elicit']['score'])} (x {times.get('elicit', 1):.3g})",
+            f"{mean(rows['elicit at 1']['score']):.2f}",
+            f"{mean(rows['elicit oracle']['score']):.2f} "
+            f"({best['elicit']['layer']}, x {best['elicit']['multiplier']:g})",
+            *(f"{mean(rows[key]['score']):.2f}" for key in ("prompted", "random", "shuffled")),
+            f"{with_interval(rows['suppress']['score'])} (x {times.get('suppress', 1):.3g})",
+            f"{mean(rows['suppress oracle']['score']):.2f}",
+            f"{100 * _taken(found):.0f} %",
+            f"{100 * mean(found['choices']['suppress']):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
+        ]
+        lines.append(f"| {found['name']} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_summary(results)])
+
+
+def _taken(found: dict[str, Any]) -> float:
+    """Which part of a prompted concept suppression takes away."""
+    shown = mean(found["rows"]["prompted"]["concept"])
+    return 1 - mean(found["rows"]["suppress"]["concept"]) / shown if shown else 0.0
+
+
+def _summary(results: list[dict[str, Any]]) -> list[str]:
+    """Means over concepts, with intervals that resample concepts."""
+
+    def scores(key: str) -> list[float]:
+        return [mean(found["rows"][key]["score"]) for found in results]
+
+    lines = []
+    for way in ("elicit", "suppress"):
+        ratios = [a / b for a, b in zip(scores(way), scores(f"{way} oracle"), strict=True) if b > 0]
+        lines.append(
+            f"- {way}, calibrated: {with_interval(scores(way))}; at multiplier 1 {mean(scores(f'{way} at 1')):.2f}; "
+            f"the judge's oracle {mean(scores(f'{way} oracle')):.2f}: ratio of the means "
+            f"{mean(scores(way)) / mean(scores(f'{way} oracle')):.3f}, mean of the ratios {with_interval(ratios, 3)}"
+        )
+    lines += [
+        f"- prompting: {mean(scores('prompted')):.2f}; calibrated to prompted "
+        f"{mean(scores('elicit')) / mean(scores('prompted')):.2f}",
+        *(
+            f"- {key}: {mean(scores(key)):.3f} on average, {max(scores(key)):.2f} at most"
+            for key in ("random", "shuffled")
+        ),
+        f"- part of a prompted concept that is taken away: {100 * mean([_taken(found) for found in results]):.1f} %, "
+        f"the least {100 * min(_taken(found) for found in results):.1f} %",
+        f"- seconds a fit with search and calibration: {mean([found['seconds'] for found in results]):.0f}",
+    ]
+    for found in results:
+        if found["name"] in REFUSALS:
+            rows = found["rows"]
+            low, high = interval(found["choices"]["elicit"])
+            lines.append(
+                f"- {found['name']}: refused when suppressed {rate_with_interval(rows['suppress']['refused'])}, "
+                f"instruction {with_interval(rows['suppress']['instruction'])}; refused when elicited "
+                f"{rate_with_interval(rows['elicit']['refused'])}; choices when elicited "
+                f"{100 * mean(found['choices']['elicit']):+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) points"
+            )
+    return lines
+
+
+def main() -> None:
+    """Studies the concepts named, or all, and prints the table."""
+    names = sys.argv[1:] or NAMES
+    model = tt.load_model("organism", device="cpu")
+    plain = choose_right(model, None, CHOICES)
+    results = []
+    for name in names:
+        results.append(kept("calibration", name, lambda name=name: study(model, name, plain)))
+        sys.stderr.write(f"{name}\n")
+    text = table(results)
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""Layer and multiplier without a judge: what counts as turned, how the best is found, what a vector keeps of it."""
+
+import logging
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import trimtab as tt
+from trimtab.data import ContrastPair, PairSet
+from trimtab.errors import FitDivergedError, InputError
+from trimtab.fitting import search
+from trimtab.fitting.calibration import CLIP, START, Curve, Effect, Reader, _likeliness, found_curve
+from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
+from trimtab.fitting.search import CONTRAST, MOST_INPUTS, ROUNDS, Search, Split, hold_out
+from trimtab.methods import METHODS
+from trimtab.models import Model
+from trimtab.models.tiny import tiny_model
+from trimtab.steering import Clamp, Edit, Factors, FactorStats, Intervention, Site, SteeringVector
+
+
+def effect(share, turned=None, likely=None):
+    return Effect(share, share if turned is None else turned, share if likely is None else likely, 64)
+
+
+def numbered(n):
+    return PairSet([ContrastPair(f"yes {k}", "good", f"no {k}", "bad") for k in range(n)], source="numbered")
+
+
+class TestHoldOut:
+    @pytest.mark.parametrize(("n", "held"), [(48, 16), (72, 24), (192, 64), (1000, MOST_INPUTS)])
+    def test_a_third_is_held_out_and_nothing_is_in_both(self, n, held):
+        split = hold_out(numbered(n))
+        assert split.is_held_out
+        assert len(split.calibration) == held
+        assert {*split.train} & {*split.calibration} == set()
+        assert {*split.train} | {*split.calibration} == {*numbered(n)}
+
+    def test_few_pairs_are_not_divided(self):
+        split = hold_out(numbered(47))
+        assert not split.is_held_out
+        assert len(split.train) == len(split.calibration) == 47
+
+    def test_the_draw_is_the_seeds(self):
+        first, again, other = hold_out(numbered(50), 1), hold_out(numbered(50), 1), hold_out(numbered(50), 2)
+        assert first.calibration.pairs == again.calibration.pairs != other.calibration.pairs
+
+    def test_equal_pairs_read_twice_are_not_held_out(self):
+        assert not Split(numbered(5), numbered(3)).is_held_out
+
+
+def peaked(best, width=1.0):
+    """Effects along the multiplier with their peak at `best`: below it few answers are turned, above it few likely."""
+
+    def one(m):
+        share = max(0.0, 1 - abs(math.log(m / best)) / width)
+        return effect(share, share, 1.0) if m < best else effect(share, 1.0, share)
+
+    def effects(multipliers):
+        return {m: one(m) for m in multipliers}
+
+    return effects
+
+
+class TestCurve:
+    def test_the_best_is_the_greatest_and_of_equals_the_one_nearest_to_one(self):
+        assert Curve({1.0: effect(0.2), 2.0: effect(0.9), 3.0: effect(0.5)}).best == 2
+        assert Curve({0.7: effect(1.0), 1.0: effect(1.0), 2.0: effect(1.0)}).best == 1
+        assert Curve({1.0: effect(0.0), 2.0: effect(0.5), 3.0: effect(0.5)}).best == 2
+
+    def test_one_answer_is_not_worth_more_strength(self):
+        assert Curve({1.0: effect(61 / 64), 2.0: effect(62 / 64), 9.0: effect(60 / 64)}).best == 1
+        assert Curve({1.0: effect(60 / 64), 2.0: effect(62 / 64)}).best == 2
+        assert Curve({1.0: effect(30 / 64), 2.0: effect(31 / 64)}).best == 2
+
+    def test_of_equal_shares_the_one_that_comes_nearer_counts(self):
+        assert Curve({1.0: effect(0.5, 0.5, 0.9), 2.0: effect(0.5, 0.8, 0.9)}).best == 2
+
+    @pytest.mark.parametrize("best", [0.4, 0.9, 1.3, 2.3, 3.4, 6.0])
+    def test_a_peak_is_found_wherever_it_is(self, best):
+        curve = found_curve(peaked(best))
+        assert abs(math.log(curve.best / best)) < 0.2
+
+    def test_a_narrow_peak_far_up_is_found_by_what_is_turned(self):
+        """Weak steering turns nothing, so the search goes up although no share tells it to."""
+
+        def effects(multipliers):
+            return {m: effect(max(0.0, 1 - 4 * abs(math.log(m / 5))), float(m > 4), 1.0) for m in multipliers}
+
+        assert abs(math.log(found_curve(effects).best / 5)) < 0.2
+
+    def test_nothing_more_is_tried_where_nothing_can_be_better(self):
+        tried = []
+
+        def effects(multipliers):
+            tried.extend(multipliers)
+            return {m: effect(1.0) for m in multipliers}
+
+        assert found_curve(effects).best == 1
+        assert tuple(tried) == START
+
+    def test_the_least_strength_that_does_it_is_found(self):
+        curve = found_curve(lambda multipliers: {m: effect(float(m > 1.2)) for m in multipliers})
+        assert curve.best == 1.22
+
+    def test_the_search_stops_where_answers_break(self):
+        curve = found_curve(lambda multipliers: {m: effect(0.0, 1.0, 0.0 if m > 2 else 0.5) for m in multipliers})
+        assert max(curve.effects) == pytest.approx(2.25)
+
+    def test_the_search_ends_where_nothing_helps(self):
+        curve = found_curve(lambda multipliers: {m: effect(0.0, 0.0, 1.0) for m in multipliers})
+        assert curve.greatest.share == 0
+        assert len(curve.effects) < 20
+
+
+@pytest.fixture(scope="module")
+def model():
+    hf, tokenizer = tiny_model("llama", hidden_size=16, n_blocks=4, seed=0)
+    return Model(hf, tokenizer, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+    negative = [model.chat.render(f"Tell me about the number {k}") for k in range(6)]
+    positive = [model.chat.render(f"Shout at the dog {k}!") for k in range(6)]
+    return positive, negative
+
+
+@pytest.fixture(scope="module")
+def reader(model, prompts):
+    return Reader(model, *prompts, max_new_tokens=8)
+
+
+def clamping(model, value, layer=1):
+    """A vector whose factors are -value and value along the first coordinate."""
+    w = torch.zeros(model.hidden_size)
+    w[0] = 1.0
+    factors = Factors(FactorStats((value,), (0.0,), 2), FactorStats((-value,), (0.0,), 2))
+    edit = Edit(Intervention(Site(layer), Clamp(w, torch.tensor(value))), factors)
+    return SteeringVector("test", model.card(), (edit,))
+
+
+class TestReader:
+    @pytest.mark.parametrize(("direction", "sign", "side"), [("elicit", 1, 0), ("suppress", -1, 1)])
+    def test_evidence_and_likeliness_are_those_of_the_formula(self, model, prompts, direction, sign, side):
+        windows = [(4, 2)] * 6
+        reader = Reader(model, *prompts, windows, max_new_tokens=8)
+        answers, places = [(40, 41, 42, 43, 44, 45), (50,)], (0, 5)
+        read = reader._read(places, answers)
+        evidence, likeliness = reader._evidence(direction, places, read), _likeliness(read)
+        for k, place in enumerate(places):
+            yes, no = (log_likelihoods(model, [part[place]], [answers[k]])[0].tolist() for part in prompts)
+            terms = [max(-CLIP, min(CLIP, sign * (p - n))) for p, n in zip(yes, no, strict=True)]
+            assert float(evidence[k]) == pytest.approx(sum(terms[: windows[place][side]]), abs=1e-3)
+            assert float(likeliness[k]) == pytest.approx(sum(map(max, yes, no)) / len(yes), abs=1e-3)
+
+    def test_natural_answers_lie_on_their_own_sides(self, model, reader, prompts):
+        natural = model.respond([*prompts[0], *prompts[1]], max_new_tokens=8, batch_size=64)
+        everyone = [*range(6), *range(6)]
+        for direction, sides in (("elicit", (slice(0, 6), slice(6, 12))), ("suppress", (slice(6, 12), slice(0, 6)))):
+            evidence = reader._evidence(direction, everyone, reader._read(everyone, natural))
+            above = (evidence > reader._midpoint[direction]).float()
+            for found, side in zip(reader.natural_effects[direction], sides, strict=True):
+                assert found.turned == pytest.approx(float(above[side].mean()))
+
+    def test_prompts_alike_have_no_contrast(self, model, prompts):
+        assert abs(Reader(model, prompts[0], prompts[0], max_new_tokens=8).contrast) < CONTRAST
+
+    def test_a_wrecked_model_is_not_likely(self, model, reader):
+        (wrecked,) = reader.effects("elicit", [clamping(model, 1e4).elicit(1.0)])
+        assert wrecked.likely <= 0.5
+        assert wrecked.share <= wrecked.likely
+        assert wrecked.n == 6
+
+    def test_an_answer_without_an_end_does_not_count_where_natural_ones_end(self, model, prompts, monkeypatch):
+        reader = Reader(model, *prompts, max_new_tokens=8)
+        monkeypatch.setattr(reader, "_floor", -math.inf)
+        assert reader.effects("elicit", [clamping(model, 0.1).elicit()])[0].likely == 1
+        monkeypatch.setattr(reader, "_must_end", True)
+        monkeypatch.setattr(model, "is_ended", lambda answer: False)
+        assert reader.effects("elicit", [clamping(model, 0.1).elicit()])[0].likely == 0
+
+    def test_steerings_and_inputs_are_judged_alike_alone_and_together(self, model, reader):
+        steerings = [clamping(model, value).elicit(1.0) for value in (0.1, 2.0, 5.0)]
+        together = reader.effects("elicit", steerings, n=4)
+        assert [reader.effects("elicit", [steering], n=4)[0] for steering in steerings] == together
+        assert {found.n for found in together} == {4}
+
+    def test_side_effects_are_measured_where_nothing_is_to_be_done(self, model, reader, prompts):
+        weak, strong = (clamping(model, value) for value in (0.1, 3.0))
+        for direction, side in (("elicit", 0), ("suppress", 1)):
+            sizes = [reader.side_effect(direction, v.steering(direction, 1.0), 4) for v in (weak, strong)]
+            assert 0 <= sizes[0] < sizes[1]
+            steering = strong.steering(direction, 1.0)
+            answers = model.respond(prompts[side][:4], max_new_tokens=8)
+            found = kl_divergences(
+                model,
+                final_states(model, prompts[side][:4], answers),
+                final_states(model, prompts[side][:4], answers, [steering] * 4),
+            )
+            assert sizes[1] == pytest.approx(sum(float(part.mean()) for part in found) / 4, rel=1e-3)
+
+    def test_one_pair_is_refused(self, model, prompts):
+        with pytest.raises(InputError, match="at least two"):
+            Reader(model, prompts[0][:1], prompts[1][:1], max_new_tokens=8)
+
+    def test_answers_stay_within_the_context(self, model, prompts):
+        longest = max(len(prompt.ids) for part in prompts for prompt in part)
+        assert Reader(model, *prompts, max_new_tokens=100_000)._limit + longest <= model.context_length
+
+
+@pytest.fixture
+def told_apart(monkeypatch):
+    """A random model answers all prompts alike; here its readers do not mind."""
+    monkeypatch.setattr(search, "CONTRAST", -1.0)
+
+
+class TestFit:
+    def test_a_fit_keeps_its_curves_and_multipliers(self, model, told_apart):
+        vector = tt.fit("cdas", model, numbered(48), layer=1, epochs=1, batch_size=8)
+        found = vector.provenance["calibration"]
+        assert found["held_out"] is True
+        assert found["inputs"] == 16
+        assert vector.provenance["data"]["pairs"] == 32
+        for direction in ("elicit", "suppress"):
+            rows = found["directions"][direction]["curve"]
+            assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+            assert {*START} <= {row[0] for row in rows}
+            best = max(row[1] for row in rows)
+            assert found["directions"][direction]["effect"] == best
+            if best > 0:
+                assert [row[1] for row in rows if row[0] == vector.multipliers[direction]] == [best]
+
+    def test_it_survives_saving(self, model, tmp_path, told_apart):
+        vector = tt.fit("cdas", model, numbered(12), layer="auto", epochs=1, batch_size=4)
+        vector.save(tmp_path / "v")
+        again = SteeringVector.load(tmp_path / "v")
+        assert again.multipliers == vector.multipliers
+        assert again.provenance["calibration"] == vector.provenance["calibration"]
+        assert again.provenance["layers"] == vector.provenance["layers"]
+
+    def test_the_vector_itself_is_the_uncalibrated_one_on_the_same_pairs(self, model, told_apart):
+        settings = {"layer": 1, "epochs": 1, "batch_size": 4}
+        given = tt.fit("cdas", model, numbered(12), calibration_pairs=numbered(4), **settings)
+        plain = tt.fit("cdas", model, numbered(12), calibrate=False, **settings)
+        ours, theirs = (v.edits[0].intervention.transform.directions for v in (given, plain))
+        assert torch.equal(ours, theirs)
+        assert plain.multipliers == {}
+        assert "calibration" not in plain.provenance
+
+    def test_a_given_order_learns_from_all_pairs(self, model):
+        order = torch.arange(50)[None].numpy()
+        vector = tt.fit("cdas", model, numbered(50), layer=1, epochs=1, order=order)
+        assert vector.provenance["data"]["pairs"] == 50
+        assert vector.provenance["calibration"]["held_out"] is False
+
+    def test_a_chosen_layer_without_calibration_learns_from_all_pairs(self, model, told_apart):
+        vector = tt.fit("cdas", model, numbered(48), layer="auto", epochs=1, calibrate=False)
+        assert vector.provenance["data"]["pairs"] == 48
+        assert vector.provenance["layers"]
+        assert vector.multipliers == {}
+
+    def test_classes_that_read_alike_leave_the_multiplier_at_one_and_say_so(self, model, caplog, monkeypatch):
+        monkeypatch.setattr(search, "CONTRAST", 1.1)
+        with caplog.at_level(logging.WARNING):
+            vector = tt.fit("cdas", model, numbered(12), layer="auto", epochs=1)
+        assert vector.multipliers == {}
+        assert vector.edits[0].intervention.site.layer == 1
+        assert "too much alike" in caplog.text
+
+    def test_a_vector_that_does_nothing_stays_at_one_and_says_so(self, model, caplog, monkeypatch, told_apart):
+        monkeypatch.setattr(Reader, "effects", lambda self, way, steerings, n=None: [effect(0.0) for _ in steerings])
+        with caplog.at_level(logging.WARNING):
+            vector = tt.fit("cdas", model, numbered(12), layer=1, epochs=1)
+        assert vector.multipliers == {}
+        assert "no multiplier" in caplog.text
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_auto_picks_a_layer_for_every_method(self, model, method, told_apart):
+        vector = tt.fit(method, model, numbered(12), layer="auto")
+        trials = vector.provenance["layers"]
+        assert {entry["layer"] for entry in trials} == {0, 1, 2}
+        assert vector.edits[0].intervention.site.layer in {entry["layer"] for entry in trials}
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [({"layer": "middle"}, "auto"), ({"layer": 1, "calibrate": False, "calibration_pairs": numbered(4)}, "off")],
+    )
+    def test_what_cannot_be_meant_is_refused(self, model, given, said):
+        with pytest.raises(InputError, match=said):
+            tt.fit("cdas", model, numbered(12), **given)
+
+
+class TestLayers:
+    def search(self, model, effects):
+        """A search in which a vector at a layer has the effect that `effects` says."""
+        found = Search(model, Split(numbered(4), numbered(4)))
+        found._best = lambda vectors, grid, n: [
+            {
+                "elicit": (effect(effects(v.edits[0].intervention.site.layer)), v.elicit(1.0)),
+                "suppress": (effect(0.5), v.suppress(1.0)),
+            }
+            for v in vectors
+        ]
+        return found
+
+    def test_of_layers_alike_the_one_with_the_least_side_effect_wins(self, model, told_apart, monkeypatch):
+        found = self.search(model, lambda layer: 0.9)
+        spilt = {0: 0.3, 1: 0.1, 2: 0.2}
+        monkeypatch.setattr(
+            found._reader, "side_effect", lambda way, steering, n: spilt[steering.interventions[0].site.layer]
+        )
+        assert found.layer(lambda pairs, layer: clamping(model, 1.0, layer))[0] == 1
+
+    def test_the_best_layer_wins(self, model, told_apart):
+        found = self.search(model, lambda layer: [0.1, 0.2, 0.9][layer])
+        best, record = found.layer(lambda pairs, layer: clamping(model, 1.0, layer))
+        assert best == 2
+        assert [entry["layer"] for entry in record if entry["inputs"] == ROUNDS[0][0]] == [0, 1, 2]
+
+    def test_where_no_layer_serves_both_directions_more_strength_is_tried(self, model, told_apart, monkeypatch):
+        """Layer 1 elicits at 1 and suppresses at 3 only; the others do neither."""
+        found, grids = Search(model, Split(numbered(4), numbered(4))), []
+
+        def best(vectors, grid, n):
+            grids.append(grid)
+            made = []
+            for vector in vectors:
+                here = vector.edits[0].intervention.site.layer == 1
+                weak, strong = effect(float(here)), effect(float(here and max(grid) > 3))
+                made.append({"elicit": (weak, vector.elicit(1.0)), "suppress": (strong, vector.suppress(1.0))})
+            return made
+
+        monkeypatch.setattr(found, "_best", best)
+        assert found.layer(lambda pairs, layer: clamping(model, 1.0, layer))[0] == 1
+        assert grids == [ROUNDS[0][1], search.WIDER]
+
+    def test_in_a_deep_model_neighbours_of_the_best_follow(self, told_apart):
+        hf, tokenizer = tiny_model("llama", hidden_size=16, n_blocks=34, seed=0)
+        deep, tried = Model(hf, tokenizer, name="deep"), []
+
+        def trial(pairs, layer):
+            tried.append(layer)
+            return clamping(deep, 1.0, layer)
+
+        best, _ = self.search(deep, lambda layer: max(0.1, 1 - abs(layer - 14) / 8)).layer(trial)
+        assert abs(best - 14) <= 2
+        assert len(tried) <= 10
+        assert max(tried) < 33
+
+    def test_a_layer_that_diverges_drops_out(self, model, told_apart, caplog):
+        def trial(pairs, layer):
+            if layer == 2:
+                raise FitDivergedError("the loss of step 3 is not finite", 3)
+            return clamping(model, 1.0, layer)
+
+        with caplog.at_level(logging.WARNING):
+            best, _ = self.search(model, lambda layer: [0.1, 0.2, 0.9][layer]).layer(trial)
+        assert best == 1
+        assert "layer 2 drops out" in caplog.text
+
+    def test_vectors_of_one_direction_compete_in_that(self, model, told_apart):
+        one = Search(model, Split(numbered(4), numbered(4)))
+        best, record = one.layer(lambda pairs, layer: replace(clamping(model, 1.0, layer), directions={"elicit": (0,)}))
+        assert best in (0, 1, 2)
+        assert all("suppress" not in entry for entry in record)
