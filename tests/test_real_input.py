@@ -23,6 +23,7 @@ def test_refusal_pairs_on_the_parity_checkpoint(shared, tmp_path, capsys):
     pairs = shared / "data/refusal/contrast_train_data.parquet"
     out = tmp_path / "refusal"
     options = ("--layer", 2, "--batch-size", 16, "--epochs", 20, "--lr", 0.02, "--source-tokens", "<|assistant|>\n")
+    options += ("--no-calibrate",)
     done = fit_json(capsys, "--model", model, "--pairs", pairs, "--out", out, *options)
     assert done["steps"] == 20 * 8
     assert done["factors"]["positive"]["n"] == done["factors"]["negative"]["n"] == 128

@@ -4,7 +4,7 @@ A teacher-forced match to the counterfactual is blind to steering that is too we
 already pulls the next one along. So the steered model writes freely from held-out inputs, and the unsteered model reads
 what it wrote. For an answer y, with base the prompt that was steered and target its counterfactual of the same pair:
 
-    evidence(y)   = sum_t clip(log p(y_t | target) - log p(y_t | base), -3, 3), t up to the length of the pair's answer
+    evidence(y)   = sum_t clip(log p(y_t | target) - log p(y_t | base), -3, 3)
     likeliness(y) = mean_t max(log p(y_t | target), log p(y_t | base))               p = the unsteered model
 
 Where pairs hold openings only (`Sure.`), evidence is read as far as the pair's own answer to its target prompt reaches:

@@ -170,8 +170,8 @@ class Search:
         """Short fits at these layers; one that diverges drops out, all of them is an error."""
         started, found, failures = time.monotonic(), {}, []
         n = len(self._split.train)
-        number = min(n, TRIAL_PAIRS, max(FEWEST_INPUTS, n // 2))
-        drawn = sorted(random.Random("trial pairs").sample(range(n), number))
+        few = min(n, TRIAL_PAIRS, max(FEWEST_INPUTS, n // 2))
+        drawn = sorted(random.Random("trial pairs").sample(range(n), few))
         pairs = PairSet([self._split.train[k] for k in drawn], source=self._split.train.source)
         for number, layer in enumerate(layers, 1):
             try:

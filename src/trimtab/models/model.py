@@ -12,7 +12,6 @@ from trimtab.errors import InputError
 from trimtab.models.apply import Row, steer
 from trimtab.models.chat import ChatFormat, Prompt, RenderedPrompt
 from trimtab.models.compat import adopted, require_fit
-from trimtab.models.growing import growing_cache
 from trimtab.models.layout import CheckedLayout, check_layout, evaluating, find_layout
 from trimtab.models.sampling import GenerationProgress, GumbelSampling
 from trimtab.progress import ProgressCallback
@@ -257,7 +256,6 @@ class Model:
                 max_new_tokens=max_new,
                 logits_processor=processors,
                 pad_token_id=pad,
-                past_key_values=growing_cache(self.hf, longest + max_new),
                 **GREEDY,
             )
         ends = self._end_ids()
