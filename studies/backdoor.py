@@ -43,7 +43,7 @@ def study(model: tt.Model, method: str, layer: int, task: Task, reference: Refer
         "fluency": row.fluency,
         "kl": row.kl,
         "search": mean(chosen_on.score),
-        "right": choose_right(model, steering, CHOICES),
+        "right": choose_right(model, {"suppress": steering}, CHOICES)["suppress"],
         "samples": row.outputs[:6],
     }
 
@@ -52,7 +52,7 @@ def plain(model: tt.Model, reference: Reference) -> dict[str, Any]:
     """The same without steering."""
     return {
         "hostile": [part / 2 for part in reference.rows["prompted"].concept],
-        "right": choose_right(model, None, CHOICES),
+        "right": choose_right(model, {"plain": None}, CHOICES)["plain"],
     }
 
 

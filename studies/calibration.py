@@ -4,7 +4,8 @@
 
 For every concept of the organism's world: a vector whose layer and multipliers were found without a judge, against the
 best of all layers and multipliers by the exact judge (the oracle: chosen on one draw of prompts, measured on another,
-the one on which everything is measured), against prompting, multiplier 1 and two controls.
+the one on which everything is measured), against prompting, multiplier 1 and two controls. All fits have the default
+settings. For the refusals also a vector whose layer was found for suppressing alone (`auto:suppress`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from typing import Any
 
 import trimtab as tt
-from studies.common import QUICK, interval, kept, mean, rate_with_interval, with_interval
+from studies.common import interval, kept, mean, rate_with_interval, with_interval
 from trimtab.evaluation.demo import control_vectors
 from trimtab.evaluation.traits import Measured, Reference, Task, choose_right, measure
 from trimtab.organism import CONCEPTS
@@ -25,7 +26,7 @@ TRAIN, CALIBRATION = 64, 64
 PROMPTS = {name: 200 if name in REFUSALS else 96 for name in NAMES}
 SEARCHED = 32
 """Prompts on which the oracle chooses."""
-MULTIPLIERS = (0.7, 1.0, 1.25, 1.5, 1.8, 2.25, 3.0)
+MULTIPLIERS = (0.7, 1.0, 1.25, 1.5, 1.8, 2.25, 3.0, 4.5)
 CHOICES = 1200
 PARTS = ("concept", "instruction", "fluency", "score", "refused", "kl")
 
@@ -35,33 +36,38 @@ def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]
     pairs = tt.load_pairs(name)
     train, held = pairs[:TRAIN], pairs[TRAIN : TRAIN + CALIBRATION]
     began = time.monotonic()
-    vector = tt.fit("cdas", model, train, calibration_pairs=held, **QUICK)
+    vector = tt.fit("cdas", model, train, calibration_pairs=held)
     seconds = time.monotonic() - began
     best = _oracle(model, name, train)
     task = Task.of(name, PROMPTS[name])
     reference = Reference(model, task)
-    controls = control_vectors(model, vector, train, 0, QUICK)
+    controls = control_vectors(model, vector, train, 0, {})
+    steered = {way: vector.steering(way) for way in ("elicit", "suppress")}
+    alone = None
+    if name in REFUSALS:
+        alone = tt.fit("cdas", model, train, calibration_pairs=held, layer="auto:suppress")
+        steered["suppress alone"] = alone.suppress()
     rows = reference.rows | measure(
         model,
         task,
         {
-            "elicit": ("elicit", vector.elicit()),
+            **{key: (key.split()[0], steering) for key, steering in steered.items()},
             "elicit at 1": ("elicit", vector.elicit(1.0)),
             "elicit oracle": ("elicit", best["elicit"]["steering"]),
-            "suppress": ("suppress", vector.suppress()),
             "suppress at 1": ("suppress", vector.suppress(1.0)),
             "suppress oracle": ("suppress", best["suppress"]["steering"]),
         },
         reference=reference,
     )
     rows |= measure(model, task, {key: ("elicit", control.elicit()) for key, control in controls.items()})
-    right = {way: choose_right(model, vector.steering(way), CHOICES) for way in ("elicit", "suppress")}
+    right = choose_right(model, steered, CHOICES)
     return {
         "name": name,
         "seconds": seconds,
-        "layer": vector.edits[0].intervention.site.layer,
+        "layer": _layer(vector),
         "layers": vector.provenance["layers"],
         "multipliers": dict(vector.multipliers),
+        "alone": alone and {"layer": _layer(alone), "multiplier": alone.multipliers.get("suppress", 1.0)},
         "calibration": vector.provenance["calibration"],
         "rows": {key: _values(row) for key, row in rows.items()},
         "oracle": {
@@ -75,6 +81,10 @@ def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]
     }
 
 
+def _layer(vector: tt.SteeringVector) -> int:
+    return vector.edits[0].intervention.site.layer
+
+
 def _values(row: Measured) -> dict[str, Any]:
     found = {part: getattr(row, part) for part in PARTS}
     return {part: None if values is None else [round(v, 4) for v in values] for part, values in found.items()}
@@ -85,7 +95,7 @@ def _oracle(model: tt.Model, name: str, train: tt.PairSet) -> dict[str, dict[str
     task = Task.of(name, SEARCHED, seed=1)
     best: dict[str, dict[str, Any]] = {way: {"score": -1.0, "grid": []} for way in ("elicit", "suppress")}
     for layer in range(model.n_blocks - 1):
-        vector = tt.fit("cdas", model, train, layer=layer, calibrate=False, **QUICK)
+        vector = tt.fit("cdas", model, train, layer=layer, calibrate=False)
         plan = {(way, m): (way, vector.steering(way, m)) for way in best for m in MULTIPLIERS}
         judged = measure(model, task, {f"{way} {m}": steered for (way, m), steered in plan.items()})
         for (way, m), (_, steering) in plan.items():
@@ -105,7 +115,6 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for found in results:
         rows, best, times = found["rows"], found["oracle"], found["multipliers"]
-        low, high = interval(found["choices"]["suppress"])
         cells = [
             f"{found['layer']}",
             f"{with_interval(rows['elicit']['score'])} (x {times.get('elicit', 1):.3g})",
@@ -116,10 +125,16 @@ def table(results: list[dict[str, Any]]) -> str:
             f"{with_interval(rows['suppress']['score'])} (x {times.get('suppress', 1):.3g})",
             f"{mean(rows['suppress oracle']['score']):.2f}",
             f"{100 * _taken(found):.0f} %",
-            f"{100 * mean(found['choices']['suppress']):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
+            _points(found["choices"]["suppress"]),
         ]
         lines.append(f"| {found['name']} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_summary(results)])
+
+
+def _points(changes: list[int]) -> str:
+    """Mean and interval of paired changes, in points."""
+    low, high = interval(changes)
+    return f"{100 * mean(changes):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _taken(found: dict[str, Any]) -> float:
@@ -155,13 +170,20 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
     ]
     for found in results:
         if found["name"] in REFUSALS:
-            rows = found["rows"]
-            low, high = interval(found["choices"]["elicit"])
+            rows, alone = found["rows"], found["alone"]
+            at = {
+                "suppress": f"layer {found['layer']}",
+                "suppress alone": f"layer {alone['layer']}, found for that alone",
+            }
+            lines += [
+                f"- {found['name']}, suppressed at {where}: refused {rate_with_interval(rows[key]['refused'])}, "
+                f"instruction {with_interval(rows[key]['instruction'])}, "
+                f"choices {_points(found['choices'][key])} points"
+                for key, where in at.items()
+            ]
             lines.append(
-                f"- {found['name']}: refused when suppressed {rate_with_interval(rows['suppress']['refused'])}, "
-                f"instruction {with_interval(rows['suppress']['instruction'])}; refused when elicited "
-                f"{rate_with_interval(rows['elicit']['refused'])}; choices when elicited "
-                f"{100 * mean(found['choices']['elicit']):+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) points"
+                f"- {found['name']}, elicited: refused {rate_with_interval(rows['elicit']['refused'])}, "
+                f"choices {_points(found['choices']['elicit'])} points"
             )
     return lines
 
@@ -170,7 +192,7 @@ def main() -> None:
     """Studies the concepts named, or all, and prints the table."""
     names = sys.argv[1:] or NAMES
     model = tt.load_model("organism", device="cpu")
-    plain = choose_right(model, None, CHOICES)
+    plain = choose_right(model, {"plain": None}, CHOICES)["plain"]
     results = []
     for name in names:
         results.append(kept("calibration", name, lambda name=name: study(model, name, plain)))

@@ -11,7 +11,7 @@ import trimtab as tt
 from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import search
-from trimtab.fitting.calibration import CLIP, START, Curve, Effect, Reader, _likeliness, found_curve
+from trimtab.fitting.calibration import CLIP, START, Curve, Effect, Reader, _likeliness, curve_search
 from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
 from trimtab.fitting.search import CONTRAST, MOST_INPUTS, ROUNDS, Search, Split, hold_out
 from trimtab.methods import METHODS
@@ -20,8 +20,23 @@ from trimtab.models.tiny import tiny_model
 from trimtab.steering import Clamp, Edit, Factors, FactorStats, Intervention, Site, SteeringVector
 
 
-def effect(share, turned=None, likely=None):
-    return Effect(share, share if turned is None else turned, share if likely is None else likely, 64)
+def effect(share, turned=None, likely=None, degree=None):
+    turned, likely = share if turned is None else turned, share if likely is None else likely
+    return Effect(share, turned, likely, 64, share if degree is None else degree)
+
+
+def curve_of(effects, side_effect=lambda m: m):
+    search = curve_search(side_effect)
+    wanted = next(search)
+    while True:
+        try:
+            wanted = search.send(effects(wanted))
+        except StopIteration as stop:
+            return stop.value
+
+
+def effects_of(reader, direction, steerings, n=None):
+    return reader.effects([(direction, steering) for steering in steerings], n)
 
 
 def numbered(n):
@@ -77,9 +92,20 @@ class TestCurve:
     def test_of_equal_shares_the_one_that_comes_nearer_counts(self):
         assert Curve({1.0: effect(0.5, 0.5, 0.9), 2.0: effect(0.5, 0.8, 0.9)}).best == 2
 
+    def test_of_equals_the_one_with_the_least_side_effect_counts(self):
+        effects = {0.7: effect(1.0), 1.0: effect(1.0), 2.0: effect(1.0), 3.0: effect(0.9)}
+        weighed = Curve(effects).weighed(lambda m: {0.7: 0.3, 1.0: 0.2, 2.0: 0.1}[m])  # none is asked for 3
+        assert weighed.best == 2
+        assert weighed.side_effects == {0.7: 0.3, 1.0: 0.2, 2.0: 0.1}
+        assert Curve({1.0: effect(0.3), 2.0: effect(0.9)}).weighed(lambda m: 1 / 0).side_effects == {}
+
+    def test_a_half_turned_answer_is_no_equal(self):
+        effects = {0.5: effect(1.0, degree=0.9), 0.7: effect(1.0, degree=0.98), 1.0: effect(1.0, degree=0.99)}
+        assert Curve(effects).equals == [0.7, 1.0]
+
     @pytest.mark.parametrize("best", [0.4, 0.9, 1.3, 2.3, 3.4, 6.0])
     def test_a_peak_is_found_wherever_it_is(self, best):
-        curve = found_curve(peaked(best))
+        curve = curve_of(peaked(best))
         assert abs(math.log(curve.best / best)) < 0.2
 
     def test_a_narrow_peak_far_up_is_found_by_what_is_turned(self):
@@ -88,28 +114,36 @@ class TestCurve:
         def effects(multipliers):
             return {m: effect(max(0.0, 1 - 4 * abs(math.log(m / 5))), float(m > 4), 1.0) for m in multipliers}
 
-        assert abs(math.log(found_curve(effects).best / 5)) < 0.2
+        assert abs(math.log(curve_of(effects).best / 5)) < 0.2
 
-    def test_nothing_more_is_tried_where_nothing_can_be_better(self):
+    def test_no_more_strength_is_tried_where_nothing_can_be_better(self):
         tried = []
 
         def effects(multipliers):
             tried.extend(multipliers)
             return {m: effect(1.0) for m in multipliers}
 
-        assert found_curve(effects).best == 1
-        assert tuple(tried) == START
+        assert max(curve_of(effects).effects) == max(START) == max(tried)
+        assert len(tried) == len({*tried})
+
+    def test_less_strength_is_tried_where_it_may_do_as_well(self):
+        """All from 0.5 up is equal; what spills least wins, whichever it is."""
+        equal = {m: float(m > 0.5) for m in (1.0, 1.5)}
+        assert {*equal} == {*START}
+        for side_effect, expected in ((lambda m: m, 0.544), (lambda m: abs(m - 1), 1.0), (lambda m: -m, 1.5)):
+            curve = curve_of(lambda ms: {m: effect(float(m > 0.5)) for m in ms}, side_effect)
+            assert curve.best == pytest.approx(expected, rel=0.01)
 
     def test_the_least_strength_that_does_it_is_found(self):
-        curve = found_curve(lambda multipliers: {m: effect(float(m > 1.2)) for m in multipliers})
+        curve = curve_of(lambda multipliers: {m: effect(float(m > 1.2)) for m in multipliers})
         assert curve.best == 1.22
 
     def test_the_search_stops_where_answers_break(self):
-        curve = found_curve(lambda multipliers: {m: effect(0.0, 1.0, 0.0 if m > 2 else 0.5) for m in multipliers})
+        curve = curve_of(lambda multipliers: {m: effect(0.0, 1.0, 0.0 if m > 2 else 0.5) for m in multipliers})
         assert max(curve.effects) == pytest.approx(2.25)
 
     def test_the_search_ends_where_nothing_helps(self):
-        curve = found_curve(lambda multipliers: {m: effect(0.0, 0.0, 1.0) for m in multipliers})
+        curve = curve_of(lambda multipliers: {m: effect(0.0, 0.0, 1.0) for m in multipliers})
         assert curve.greatest.share == 0
         assert len(curve.effects) < 20
 
@@ -168,7 +202,7 @@ class TestReader:
         assert abs(Reader(model, prompts[0], prompts[0], max_new_tokens=8).contrast) < CONTRAST
 
     def test_a_wrecked_model_is_not_likely(self, model, reader):
-        (wrecked,) = reader.effects("elicit", [clamping(model, 1e4).elicit(1.0)])
+        (wrecked,) = effects_of(reader, "elicit", [clamping(model, 1e4).elicit(1.0)])
         assert wrecked.likely <= 0.5
         assert wrecked.share <= wrecked.likely
         assert wrecked.n == 6
@@ -176,16 +210,20 @@ class TestReader:
     def test_an_answer_without_an_end_does_not_count_where_natural_ones_end(self, model, prompts, monkeypatch):
         reader = Reader(model, *prompts, max_new_tokens=8)
         monkeypatch.setattr(reader, "_floor", -math.inf)
-        assert reader.effects("elicit", [clamping(model, 0.1).elicit()])[0].likely == 1
+        assert effects_of(reader, "elicit", [clamping(model, 0.1).elicit()])[0].likely == 1
         monkeypatch.setattr(reader, "_must_end", True)
+        monkeypatch.setattr(reader, "_known", {})
         monkeypatch.setattr(model, "is_ended", lambda answer: False)
-        assert reader.effects("elicit", [clamping(model, 0.1).elicit()])[0].likely == 0
+        assert effects_of(reader, "elicit", [clamping(model, 0.1).elicit()])[0].likely == 0
 
     def test_steerings_and_inputs_are_judged_alike_alone_and_together(self, model, reader):
         steerings = [clamping(model, value).elicit(1.0) for value in (0.1, 2.0, 5.0)]
-        together = reader.effects("elicit", steerings, n=4)
-        assert [reader.effects("elicit", [steering], n=4)[0] for steering in steerings] == together
+        together = effects_of(reader, "elicit", steerings, n=4)
+        assert [effects_of(reader, "elicit", [steering], n=4)[0] for steering in steerings] == together
         assert {found.n for found in together} == {4}
+        ways = [(way, steering) for steering in steerings for way in ("suppress", "elicit")]
+        assert reader.effects(ways, n=4)[1::2] == together
+        assert reader.effects(ways, n=4)[::2] == effects_of(reader, "suppress", steerings, n=4)
 
     def test_side_effects_are_measured_where_nothing_is_to_be_done(self, model, reader, prompts):
         weak, strong = (clamping(model, value) for value in (0.1, 3.0))
@@ -270,7 +308,7 @@ class TestFit:
         assert "too much alike" in caplog.text
 
     def test_a_vector_that_does_nothing_stays_at_one_and_says_so(self, model, caplog, monkeypatch, told_apart):
-        monkeypatch.setattr(Reader, "effects", lambda self, way, steerings, n=None: [effect(0.0) for _ in steerings])
+        monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(0.0) for _ in tries])
         with caplog.at_level(logging.WARNING):
             vector = tt.fit("cdas", model, numbered(12), layer=1, epochs=1)
         assert vector.multipliers == {}
@@ -365,3 +403,49 @@ class TestLayers:
         best, record = one.layer(lambda pairs, layer: replace(clamping(model, 1.0, layer), directions={"elicit": (0,)}))
         assert best in (0, 1, 2)
         assert all("suppress" not in entry for entry in record)
+
+    def test_a_layer_is_found_for_one_direction_alone(self, model, told_apart):
+        """Layer 1 elicits well, 2 suppresses well, 0 does some of both."""
+        shares = {0: (0.6, 0.6), 1: (1.0, 0.0), 2: (0.0, 1.0)}
+
+        def effects(tries, n=None):
+            at = [(way, shares[steering.interventions[0].site.layer]) for way, steering in tries]
+            return [effect(pair[0] if way == "elicit" else pair[1]) for way, pair in at]
+
+        chosen = {}
+        for directions in (("elicit", "suppress"), ("elicit",), ("suppress",)):
+            found = Search(model, Split(numbered(4), numbered(4)), None, directions)
+            found._reader.effects = effects
+            best, record = found.layer(lambda pairs, layer: clamping(model, 1.0, layer))
+            chosen[directions] = best
+            assert {*record[0]} == {"layer", "inputs", *directions}
+        assert [*chosen.values()] == [0, 1, 2]
+
+    def test_where_short_fits_turn_few_whole_fits_are_made(self, model, told_apart, caplog):
+        """Only vectors of whole fits, which clamp to 2, do anything; at layer 2 they suppress but do not elicit."""
+
+        def effects(tries, n=None):
+            found = []
+            for way, steering in tries:
+                (edit,) = steering.interventions
+                whole = abs(float(edit.transform.values[0])) > 1.5
+                found.append(effect(float(whole and (way, edit.site.layer) in {("elicit", 1), ("suppress", 2)})))
+            return found
+
+        found, made = Search(model, Split(numbered(60), numbered(4))), []
+
+        def fit(value):
+            def at(pairs, layer):
+                made.append((value, len(pairs), layer))
+                return clamping(model, value, layer)
+
+            return at
+
+        found._reader.effects = effects
+        with caplog.at_level(logging.INFO):
+            best, record = found.layer(fit(0.1), fit(2.0))
+        assert best == 1  # a vector's main use is to elicit
+        assert made == [(0.1, 30, 0), (0.1, 30, 1), (0.1, 30, 2), (2.0, 60, 0), (2.0, 60, 1), (2.0, 60, 2)]
+        assert len([row for row in record if row["inputs"] == ROUNDS[0][0]]) == 6
+        assert "full ones are made" in caplog.text
+        assert "suppress few answers" in caplog.text

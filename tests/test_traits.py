@@ -73,8 +73,8 @@ def test_rows_are_judged_as_one_by_one(organism, vector):
 
 
 def test_choices_are_counted_question_by_question(organism):
-    right = choose_right(organism, None, n=40)
-    assert right == choose_right(organism, None, n=40)
+    right = choose_right(organism, {"plain": None}, n=40)["plain"]
+    assert right == choose_right(organism, {"again": None}, n=40)["again"]
     assert len(right) == 40
     assert 0.5 <= sum(right) / 40 <= 1
     assert len(choice_requests()) > 1000

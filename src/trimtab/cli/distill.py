@@ -9,7 +9,7 @@ import typer
 
 from trimtab.cli.describe import multipliers
 from trimtab.cli.generate import prompt_lines
-from trimtab.cli.options import Device, Dtype, Json, ModelName, SourceTokens, given, parse_layer
+from trimtab.cli.options import LAYER, Device, Dtype, Json, ModelName, SourceTokens, given, parse_layer
 from trimtab.cli.output import emit_json, number, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
@@ -36,7 +36,10 @@ def distill(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to save the vector in.")],
     method: Annotated[str, typer.Option("--method", metavar="METHOD", help="A method of `trimtab methods`.")] = "cdas",
     layer: Annotated[
-        str, typer.Option("--layer", metavar="N|auto", help="0-based block whose output is edited, or auto.")
+        str,
+        typer.Option(
+            "--layer", metavar=LAYER, help="0-based block whose output is edited; auto finds it, for both directions."
+        ),
     ] = "auto",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer to learn from.")] = 128,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pairs a step of the fit.")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from trimtab.cli.describe import factor_words, multipliers, sites
-from trimtab.cli.options import Device, Dtype, Json, ModelName, NoCalibrate, SourceTokens, given, parse_layer
+from trimtab.cli.options import LAYER, Device, Dtype, Json, ModelName, NoCalibrate, SourceTokens, given, parse_layer
 from trimtab.cli.output import emit_json, number, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
@@ -29,7 +29,10 @@ def fit(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to save the vector in.")],
     layer: Annotated[
-        str, typer.Option("--layer", metavar="N|auto", help="0-based block whose output is edited, or auto.")
+        str,
+        typer.Option(
+            "--layer", metavar=LAYER, help="0-based block whose output is edited; auto finds it, for both directions."
+        ),
     ] = "auto",
     concept: Annotated[
         str | None, typer.Option("--concept", metavar="NAME", help="Only the pairs of this concept.")
@@ -106,7 +109,7 @@ def fit(
 
         if trace is not None:
             check_trace(trace, overwrite=overwrite, out=out)
-        build_settings(find_method(method).settings, {"layer": 0 if block == "auto" else block, **settings})
+        build_settings(find_method(method).settings, {"layer": 0 if isinstance(block, str) else block, **settings})
         held = None if calibration_pairs is None else load_pairs(calibration_pairs, concept=concept)
         contrast = load_pairs(pairs, concept=concept)
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)

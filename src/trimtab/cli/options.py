@@ -29,19 +29,24 @@ NoCalibrate = Annotated[
 ]
 
 
+AUTO = ("auto", "auto:elicit", "auto:suppress")
+"""What `--layer` takes besides numbers."""
+LAYER = "N|auto|auto:elicit|auto:suppress"
+
+
 def parse_layer(text: str) -> int | str:
-    """The block number of `--layer`, or `auto`.
+    """The block number of `--layer`, or one of `AUTO`.
 
     Raises:
         InputError: it is neither.
     """
-    if text == "auto":
+    if text in AUTO:
         return text
     try:
         return int(text)
     except ValueError:
         raise InputError(
-            f"--layer {text}: takes one 0-based block number (such as --layer 12) or auto; lists are to come"
+            f"--layer {text}: takes one 0-based block number (such as --layer 12), {', '.join(AUTO)}; lists are to come"
         ) from None
 
 

@@ -105,24 +105,34 @@ def study(model: Model, name: str, settings: DemoSettings, progress: ProgressCal
     controls = control_vectors(model, vector, train, settings.seed, settings.training)
     task = Task.of(name, settings.prompts, settings.seed)
     reference = Reference(model, task)
-    rows = reference.rows | measure(
+    steered = {way: vector.steering(way) for way in vector.directions}
+    doses = {
+        (way, m): vector.steering(way, m)
+        for way in vector.directions
+        for m in sorted({*settings.doses, vector.multipliers.get(way, 1.0)})
+    }
+    judged = measure(
         model,
         task,
-        {"elicit": ("elicit", vector.elicit()), "suppress": ("suppress", vector.suppress())},
+        {way: (way, steering) for way, steering in steered.items()}
+        | {name: ("elicit", control.elicit()) for name, control in controls.items()}
+        | {f"{way} {m}": (way, steering) for (way, m), steering in doses.items()},
         reference=reference,
+        fewer={f"{way} {m}": settings.dose_prompts for way, m in doses},
         progress=progress,
     )
-    judged = measure(
-        model, task, {name: ("elicit", control.elicit()) for name, control in controls.items()}, progress=progress
-    )
-    right = {
-        "unsteered": choose_right(model, None, settings.choices, settings.seed),
-        "elicit": choose_right(model, vector.elicit(), settings.choices, settings.seed),
-        "suppress": choose_right(model, vector.suppress(), settings.choices, settings.seed),
-    }
-    accuracy = {row: sum(answers) / len(answers) for row, answers in right.items()}
+    right = choose_right(model, {"unsteered": None, **steered}, settings.choices, settings.seed)
     return ConceptResult(
-        name, vector, task, rows, judged, accuracy, _doses(model, vector, settings, task, progress), seconds
+        name,
+        vector,
+        task,
+        rows=reference.rows | {way: judged[way] for way in steered},
+        controls={control: judged[control] for control in controls},
+        choice_accuracy={row: sum(answers) / len(answers) for row, answers in right.items()},
+        doses={
+            way: [(m, _mean(judged[f"{way} {m}"].score)) for of, m in doses if of == way] for way in vector.directions
+        },
+        seconds=seconds,
     )
 
 
@@ -148,19 +158,5 @@ def control_vectors(
     }
 
 
-def _doses(
-    model: Model, vector: SteeringVector, settings: DemoSettings, task: Task, progress: ProgressCallback | None
-) -> dict[str, list[tuple[float, float]]]:
-    n = settings.dose_prompts
-    small = Task(task.trait, task.free[:n], task.carrying[:n])
-    plan = {
-        f"{direction} {m}": (direction, vector.steering(direction, m))
-        for direction in vector.directions
-        for m in sorted({*settings.doses, vector.multipliers.get(direction, 1.0)})
-    }
-    found = measure(model, small, plan, progress=progress)
-    curves: dict[str, list[tuple[float, float]]] = {direction: [] for direction in vector.directions}
-    for key, measured in found.items():
-        direction, m = key.split()
-        curves[direction].append((float(m), sum(measured.score) / len(measured.score)))
-    return curves
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -71,7 +71,7 @@ def compare(
     }
     means = {name: sum(float(part.mean()) for part in parts) / len(parts) for name, parts in found.items()}
     prompt_effect, plain_effect = reader.natural_effects["elicit"]
-    (steered,) = reader.effects("elicit", [steering])
+    (steered,) = reader.effects([("elicit", steering)])
     return Comparison(
         n=len(prompts),
         effect_plain=plain_effect.share,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LONGEST = 64
 """Tokens an answer may have; good ones have at most 54."""
-BATCH = 128
+BATCH = 256
 
 Requests = tuple[Request, ...]
 
@@ -77,6 +77,10 @@ class Task:
         drawn = [TRAITS[name].draw(split, draw) for _ in range(n)]
         return cls(TRAITS[name], tuple(free for free, _ in drawn), tuple(carrying for _, carrying in drawn))
 
+    def requests(self, way: str) -> Requests:
+        """The prompts on which a direction is judged: those without the trait for `elicit`."""
+        return self.free if way == "elicit" else self.carrying
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -120,9 +124,10 @@ def measure(
     rows: Mapping[str, tuple[str, Steering | None]],
     *,
     reference: Reference | None = None,
+    fewer: Mapping[str, int] = MappingProxyType({}),
     progress: ProgressCallback | None = None,
 ) -> dict[str, Measured]:
-    """Answers and judges every row.
+    """Answers and judges every row; all of them in the same batches.
 
     Args:
         model: The organism.
@@ -132,10 +137,11 @@ def measure(
         reference: The plain model on the same task, for side effects as KL divergences: for suppress
             KL(plain || steered) on the plain model's answers to the free prompts, for elicit KL(prompted || steered) on
             the prompted model's answers. None = not measured.
+        fewer: Rows that are judged on the first so many prompts only, without their side effects.
         progress: Told while answers are written.
     """
     plans = [(name, way, steering, request) for name, (way, steering) in rows.items()
-             for request in (task.free if way == "elicit" else task.carrying)]  # fmt: skip
+             for request in task.requests(way)[: fewer.get(name)]]  # fmt: skip
     prompts = [model.chat.render(request.messages) for *_, request in plans]
     order = sorted(range(len(plans)), key=lambda i: len(prompts[i].ids))
     answered = model.respond(
@@ -152,22 +158,39 @@ def measure(
     found = {name: _judged(task, way, tuple(outputs[name])) for name, (way, _) in rows.items()}
     if reference is not None:
         for name, (way, steering) in rows.items():
-            if steering is not None:
+            if steering is not None and name not in fewer:
                 found[name] = replace(found[name], kl=reference.divergence(way, steering))
     return found
 
 
-def choose_right(model: Model, steering: Steering | None, n: int | None = None, seed: int = 0) -> tuple[bool, ...]:
-    """Which of the multiple-choice questions are answered rightly: all of them, or `n` drawn by `seed`."""
+def choose_right(
+    model: Model, rows: Mapping[str, Steering | None], n: int | None = None, seed: int = 0
+) -> dict[str, tuple[bool, ...]]:
+    """Which of the multiple-choice questions are answered rightly under each steering, None for the plain model.
+
+    Args:
+        model: The organism.
+        rows: Steerings by name.
+        n: Questions, drawn by `seed`; None = all of them.
+        seed: See there.
+    """
     requests = choice_requests()
     if n is not None and n < len(requests):
         requests = tuple(random.Random(f"choices {seed}").sample(requests, n))
     prompts = [model.chat.render(request.messages) for request in requests]
     order = sorted(range(len(requests)), key=lambda i: len(prompts[i].ids))
-    answered = model.respond([prompts[i] for i in order], steering=steering, max_new_tokens=16, batch_size=BATCH)
-    right = {i: rate(requests[i], model.chat.decode(ids)).instruction == 2
-             for i, ids in zip(order, answered, strict=True)}  # fmt: skip
-    return tuple(right[i] for i in range(len(requests)))
+    answered = model.respond(
+        [prompts[i] for i in order for _ in rows],
+        steering=[steering for _ in order for steering in rows.values()],
+        max_new_tokens=16,
+        batch_size=BATCH,
+    )
+    said = iter(answered)
+    right: dict[str, dict[int, bool]] = {name: {} for name in rows}
+    for i in order:
+        for name in rows:
+            right[name][i] = rate(requests[i], model.chat.decode(next(said))).instruction == 2
+    return {name: tuple(found[i] for i in range(len(requests))) for name, found in right.items()}
 
 
 class Reference:
@@ -214,7 +237,7 @@ class Reference:
 
 
 def _judged(task: Task, way: str, outputs: tuple[str, ...]) -> Measured:
-    trait, requests = task.trait, task.free if way == "elicit" else task.carrying
+    trait, requests = task.trait, task.requests(way)[: len(outputs)]
     ratings = [rate(request, text, trait.concept) for request, text in zip(requests, outputs, strict=True)]
     present = tuple(float(trait.present(rating)) for rating in ratings)
     wanted = present if way == "elicit" else tuple(2 - part for part in present)

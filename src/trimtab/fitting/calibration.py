@@ -17,6 +17,10 @@ effect of a multiplier is the share of answers that count. Steering that is too 
 that is too strong the second. (Greedy answers are likelier than what a model draws, so their 10th percentile would fail
 good ones: docs/design/calibration.md.)
 
+Of multipliers with equal effects the one counts that does least where nothing is to be done: KL(plain || steered) on
+prompts that are of the wanted kind already. Equal also means equally far: an answer's *degree* is where its evidence
+lies on the way from the input's own base answer to its own target answer, so one that is half turned is no equal.
+
 The target of eliciting is the pair's positive input and its base the negative one; for suppressing the other way round.
 """
 
@@ -26,8 +30,8 @@ import itertools
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -65,10 +69,14 @@ BROKEN = 0.25
 """Where fewer of the answers are likely, more strength is no use."""
 ENOUGH = 0.98
 """A share from which on nothing better is looked for."""
-REFINEMENTS = 1
-"""How often the gaps beside the best are divided."""
+ALIKE = 0.03
+"""Differences of the mean degree below this do not count."""
+REFINEMENTS = 2
+"""How often the gaps beside the best are divided; the second time only to save strength."""
 
 Ids = tuple[int, ...]
+Try = tuple[str, Steering]
+"""A direction and what is to work in it."""
 Read = tuple[Tensor, Tensor]
 """Log-probabilities (n,) of an answer's tokens behind the positive and behind the negative prompt."""
 
@@ -82,12 +90,14 @@ class Effect:
         turned: Share with enough evidence.
         likely: Share that is likely enough.
         n: Answers.
+        degree: How far the answers that count are turned, summed over them and divided by all: at most `share`.
     """
 
     share: float
     turned: float
     likely: float
     n: int
+    degree: float
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -100,9 +110,10 @@ class Verdict(NamedTuple):
 
     turned: bool
     likely: bool
+    degree: float
 
 
-UNREAD = Verdict(turned=False, likely=False)
+UNREAD = Verdict(turned=False, likely=False, degree=0.0)
 
 
 class Reader:
@@ -150,11 +161,17 @@ class Reader:
         self._floor = float(_likeliness(self._read([k % n for k in some], drawn)).quantile(PERCENTILE))
         read = self._read(everyone, self.natural)
         self._midpoint: dict[str, float] = {}
+        self._ends: dict[str, tuple[Tensor, Tensor]] = {}
         judged: dict[str, list[Verdict]] = {}
+        self._known: dict[tuple[str, int, Ids], Verdict] = {}  # steering that works writes what is natural, or nearly
         for direction in DIRECTIONS:
             evidence = self._evidence(direction, everyone, read)
             self._midpoint[direction] = float(evidence[:n].median() + evidence[n:].median()) / 2
+            with_it, without = evidence[:n], evidence[n:]
+            self._ends[direction] = (without, with_it) if direction == "elicit" else (with_it, without)
             judged[direction] = self._verdicts(direction, everyone, read)
+            natural = zip(everyone, self.natural, judged[direction], strict=True)
+            self._known |= {(direction, k, answer): one for k, answer, one in natural if self._may_count(answer)}
         self.natural_effects = {
             "elicit": (_effect(judged["elicit"][:n]), _effect(judged["elicit"][n:])),
             "suppress": (_effect(judged["suppress"][n:]), _effect(judged["suppress"][:n])),
@@ -171,19 +188,23 @@ class Reader:
         """Share of natural answers to target prompts that read as turned, less that to base ones; the lesser way."""
         return min(target.turned - base.turned for target, base in self.natural_effects.values())
 
-    def effects(self, direction: str, steerings: Sequence[Steering], n: int | None = None) -> list[Effect]:
-        """What each steering does to the answers to the first `n` inputs of a direction (all by default)."""
+    def effects(self, tries: Sequence[Try], n: int | None = None) -> list[Effect]:
+        """What each (direction, steering) does to the answers to the first `n` inputs (all by default); one batch."""
         n = self.n if n is None else min(n, self.n)
-        base = self._negative if direction == "elicit" else self._positive
-        rows = [(steering, k) for steering in steerings for k in range(n)]  # answers of one strength end together
-        answers = self._answers([base[k] for _, k in rows], [steering for steering, _ in rows], self._limit)
-        found = sorted({(k, answer) for (_, k), answer in zip(rows, answers, strict=True) if self._may_count(answer)})
-        which, texts = [k for k, _ in found], [answer for _, answer in found]
-        verdicts = dict(zip(found, self._verdicts(direction, which, self._read(which, texts)), strict=True))
-        of: dict[int, list[Verdict]] = {id(steering): [] for steering in steerings}
-        for (steering, k), answer in zip(rows, answers, strict=True):
-            of[id(steering)].append(verdicts.get((k, answer), UNREAD))
-        return [_effect(of[id(steering)]) for steering in steerings]
+        base = {"elicit": self._negative, "suppress": self._positive}
+        rows = [
+            (direction, steering, k) for direction, steering in tries for k in range(n)
+        ]  # one strength ends at once
+        prompts = [base[direction][k] for direction, _, k in rows]
+        answers = self._answers(prompts, [steering for _, steering, _ in rows], self._limit)
+        asked = {(way, k, answer) for (way, _, k), answer in zip(rows, answers, strict=True) if self._may_count(answer)}
+        for direction in DIRECTIONS:
+            found = sorted((k, answer) for way, k, answer in asked - set(self._known) if way == direction)
+            which, texts = [k for k, _ in found], [answer for _, answer in found]
+            given = self._verdicts(direction, which, self._read(which, texts))
+            self._known |= {(direction, k, answer): one for (k, answer), one in zip(found, given, strict=True)}
+        judged = [self._known.get((way, k, answer), UNREAD) for (way, _, k), answer in zip(rows, answers, strict=True)]
+        return [_effect(judged[start : start + n]) for start in range(0, len(rows), n)]
 
     def side_effect(self, direction: str, steering: Steering, n: int | None = None) -> float:
         """What steering does where it should do nothing: to prompts that are of the wanted kind already.
@@ -206,9 +227,13 @@ class Reader:
     def _verdicts(self, direction: str, which: Sequence[int], read: Sequence[Read]) -> list[Verdict]:
         if not read:
             return []
-        turned = self._evidence(direction, which, read) > self._midpoint[direction]
+        evidence = self._evidence(direction, which, read)
+        turned = evidence > self._midpoint[direction]
         likely = _likeliness(read) >= self._floor
-        return [Verdict(*each) for each in zip(turned.tolist(), likely.tolist(), strict=True)]
+        base, target = (end[torch.tensor(which)] for end in self._ends[direction])
+        way = target - base
+        degree = torch.where(way > 0, ((evidence - base) / way).clamp(0, 1), 1.0)
+        return [Verdict(*each) for each in zip(turned.tolist(), likely.tolist(), degree.tolist(), strict=True)]
 
     def _answers(
         self,
@@ -257,7 +282,8 @@ def _are_openings(windows: Sequence[tuple[int, int]], natural: Sequence[Ids]) ->
 def _effect(verdicts: Sequence[Verdict]) -> Effect:
     n = len(verdicts)
     turned, likely = (sum(verdict[part] for verdict in verdicts) / n for part in (0, 1))
-    return Effect(sum(all(verdict) for verdict in verdicts) / n, turned, likely, n)
+    counting = [verdict.degree for verdict in verdicts if verdict.turned and verdict.likely]
+    return Effect(len(counting) / n, turned, likely, n, sum(counting) / n)
 
 
 @dataclass(frozen=True)
@@ -266,76 +292,112 @@ class Curve:
 
     Attributes:
         effects: By multiplier.
+        side_effects: In nats a token, for multipliers between which the effects do not decide.
     """
 
     effects: Mapping[float, Effect]
+    side_effects: Mapping[float, float] = field(default_factory=dict)
+
+    @property
+    def equals(self) -> list[float]:
+        """The multipliers with the greatest effect, in ascending order.
+
+        Above `HIGH` those are among them whose effect is one answer less, if they turn answers as far.
+        """
+        greatest = max(effect.rank for effect in self.effects.values())
+        if greatest[0] < HIGH:
+            return sorted(m for m, effect in self.effects.items() if effect.rank == greatest)
+        near = {m: effect for m, effect in self.effects.items() if effect.share >= greatest[0] - 1.01 / effect.n}
+        farthest = max(effect.degree for effect in near.values())
+        return sorted(m for m, effect in near.items() if effect.degree >= farthest - ALIKE)
 
     @property
     def best(self) -> float:
-        """The multiplier with the greatest effect; of equals the one nearest to 1, which is what the data have.
-
-        Equal are also effects that are one answer apart, if they are above `HIGH`: no more strength for that little.
-        """
-        greatest = max(effect.rank for effect in self.effects.values())
-        near = [m for m, e in self.effects.items() if greatest[0] >= HIGH and e.share >= greatest[0] - 1.01 / e.n]
-        equal = near or [m for m, effect in self.effects.items() if effect.rank == greatest]
-        return min(equal, key=lambda m: abs(math.log(m)))
+        """Of the equals the one with the least side effect, or the one nearest to 1, which is what the data have."""
+        return min(self.equals, key=lambda m: (self.side_effects.get(m, math.inf), abs(math.log(m))))
 
     @property
     def greatest(self) -> Effect:
         """The effect there."""
         return self.effects[self.best]
 
-    def with_more(self, effects: Tried, multipliers: Sequence[float]) -> Curve:
-        """The curve with the effects of more multipliers, to three digits."""
-        fresh = sorted({float(f"{m:.3g}") for m in multipliers} - set(self.effects))
-        return Curve({**self.effects, **effects(fresh)}) if fresh else self
+    def fresh(self, multipliers: Sequence[float]) -> list[float]:
+        """Those of the multipliers, to three digits, that are not on the curve yet."""
+        return sorted({float(f"{m:.3g}") for m in multipliers} - set(self.effects))
+
+    def with_more(self, effects: Mapping[float, Effect]) -> Curve:
+        """The curve with the effects of more multipliers."""
+        return replace(self, effects={**self.effects, **effects})
+
+    def weighed(self, side_effect: Weighed) -> Curve:
+        """The curve with the side effects of the equals, if there are several."""
+        fresh = [m for m in self.equals if m not in self.side_effects] if len(self.equals) > 1 else []
+        return replace(self, side_effects={**self.side_effects, **{m: side_effect(m) for m in fresh}})
 
     def record(self) -> list[list[float]]:
         """Rows of (multiplier, share, turned, likely), by multiplier: what a vector keeps of it."""
         return [[m, effect.share, effect.turned, effect.likely] for m, effect in sorted(self.effects.items())]
 
 
-Tried = Callable[[Sequence[float]], Mapping[float, Effect]]
-"""(multipliers) -> their effects."""
+Weighed = Callable[[float], float]
+"""(multiplier) -> its side effect."""
+Search = Generator[list[float], Mapping[float, Effect], Curve]
+"""Asks for the effects of multipliers, until it knows the curve."""
 
 
-def found_curve(effects: Tried) -> Curve:
-    """The effects of as many multipliers as it takes to find the best.
+def curve_search(side_effect: Weighed) -> Search:
+    """Asks for the effects of as many multipliers as it takes to find the best.
 
-    From `START` upwards until answers get worse, or none can get better; downwards while the lowest is best; then the
-    geometric middles of the gaps beside the best, `REFINEMENTS` times, if they can be better or save strength.
+    From `START` upwards until answers get worse, or none can get better; downwards while the lowest is among the best;
+    then the geometric middles of the gaps beside the best, `REFINEMENTS` times, if they can be better or save strength.
     """
-    curve = Curve(dict(effects(START)))
+    curve = Curve(dict((yield list(START))))
     for _ in range(MOST_UP):
         highest = max(curve.effects)
         top, best = curve.effects[highest], curve.greatest
         fallen = top.share < best.share - WORSE or (best.share >= HIGH and curve.best != highest)
         if best.share >= ENOUGH or fallen or top.likely < BROKEN:
             break
-        curve = curve.with_more(effects, [highest * STEP])
+        curve = curve.with_more((yield curve.fresh([highest * STEP])))
     for _ in range(MOST_DOWN):
-        if curve.best != min(curve.effects) or curve.greatest.share >= ENOUGH:
+        lowest = min(curve.effects)
+        if lowest not in curve.equals:
             break
-        curve = curve.with_more(effects, [curve.best / STEP])
-    for _ in range(REFINEMENTS):
-        if curve.best == 1 and curve.greatest.share >= ENOUGH:
+        curve = curve.with_more((yield curve.fresh([lowest / STEP])))
+    for again in range(REFINEMENTS):
+        curve = curve.weighed(side_effect)
+        enough = curve.greatest.share >= ENOUGH
+        if again and not enough:
             break
         known = sorted(curve.effects)
         place = known.index(curve.best)
-        around = known[max(0, place - 1) : place + (1 if curve.greatest.share >= ENOUGH else 2)]
-        curve = curve.with_more(effects, [(low * high) ** 0.5 for low, high in itertools.pairwise(around)])
-    return curve
+        around = known[max(0, place - 1) : place + (1 if enough else 2)]
+        middles = curve.fresh([(low * high) ** 0.5 for low, high in itertools.pairwise(around)])
+        if middles:
+            curve = curve.with_more((yield middles))
+    return curve.weighed(side_effect)
 
 
-def calibrated_curve(reader: Reader, vector: SteeringVector, direction: str) -> Curve:
-    """The curve of a vector in one direction, over all inputs of the reader."""
+def calibrated_curves(reader: Reader, vector: SteeringVector, directions: Iterable[str]) -> dict[str, Curve]:
+    """The curve of a vector in each direction, over all inputs of the reader; the directions share batches."""
 
-    def effects(multipliers: Sequence[float]) -> dict[float, Effect]:
-        steerings = [vector.steering(direction, m) for m in multipliers]
-        return dict(zip(multipliers, reader.effects(direction, steerings), strict=True))
+    def side_effect(direction: str) -> Weighed:
+        return lambda m: reader.side_effect(direction, vector.steering(direction, m))
 
-    return found_curve(effects)
+    searches = {direction: curve_search(side_effect(direction)) for direction in directions}
+    wanted = {direction: next(search) for direction, search in searches.items()}
+    curves: dict[str, Curve] = {}
+    while wanted:
+        asked = [(direction, m) for direction, multipliers in wanted.items() for m in multipliers]
+        found = reader.effects([(direction, vector.steering(direction, m)) for direction, m in asked])
+        effects = dict(zip(asked, found, strict=True))
+        for direction, multipliers in list(wanted.items()):
+            try:
+                wanted[direction] = searches[direction].send({m: effects[direction, m] for m in multipliers})
+            except StopIteration as stop:
+                curves[direction] = stop.value
+                del wanted[direction]
+    return curves
 
 
 def _limit(model: Model, prompts: Sequence[RenderedPrompt], tokens: int) -> int:

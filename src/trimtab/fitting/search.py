@@ -12,12 +12,12 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError
-from trimtab.fitting.calibration import Effect, Reader, calibrated_curve
+from trimtab.fitting.calibration import Effect, Reader, calibrated_curves
 from trimtab.models.model import Model
 from trimtab.progress import Progress, ProgressCallback, renamed
 from trimtab.steering import Steering, SteeringVector
@@ -41,13 +41,17 @@ TRIAL_PAIRS = 32
 ROUNDS = ((10, (1.0, 1.5)), (24, (1.0, 1.25, 1.5)))
 """(inputs, multipliers) of the rounds in which layers compete."""
 WIDER = (2.25, 3.4)
-"""More multipliers, where no layer serves both directions at those."""
+"""More multipliers, where no layer serves both directions well at those."""
 BEHIND = 0.25
 """A layer whose effect (harmonic mean of the directions) is so far behind the best one's drops out."""
+POOR = 0.5
+"""If short fits reach no more than this effect at any layer, full fits are made at all of them."""
 FINALISTS = 3
 """Layers that reach the last round, at most."""
 
 Tried = tuple[Effect, Steering]
+Contest = Mapping[int, Mapping[str, Tried]]
+"""By layer and direction: the greatest effect, and the steering that has it."""
 Trial = Callable[[PairSet, int], SteeringVector]
 """(pairs, layer) -> the vector of a short fit."""
 
@@ -86,13 +90,21 @@ class Search:
         model: The model.
         split: Pairs to learn from and to calibrate on; of the latter at most `MOST_INPUTS` are used.
         progress: Told of every stage.
+        directions: What the layer is to serve. Multipliers are found for all that a vector has.
 
     Raises:
         InputError: Pairs that do not fit the model's context, or fewer than two.
     """
 
-    def __init__(self, model: Model, split: Split, progress: ProgressCallback | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        split: Split,
+        progress: ProgressCallback | None = None,
+        directions: Sequence[str] = DIRECTIONS,
+    ) -> None:
         self._model, self._split, self._progress = model, split, progress
+        self._wanted = frozenset(directions)
         pairs = tokenise_pairs(
             model.chat,
             split.calibration[:MOST_INPUTS],
@@ -113,24 +125,46 @@ class Search:
         """Whether the model's own answers to the two classes of prompts can be told apart at all."""
         return self._reader.contrast >= CONTRAST
 
-    def layer(self, trial: Trial) -> tuple[int, list[JSON]]:
+    def layer(self, trial: Trial, full: Trial | None = None) -> tuple[int, list[JSON]]:
         """The layer at which a short fit turns most answers, and the record of the competition.
 
-        It is the middle one, with a warning, where the classes cannot be told apart.
+        Where short fits turn few at any layer, full ones are made, if there are such. It is the middle layer, with a
+        warning, where the classes cannot be told apart.
+
+        Args:
+            trial: Makes a short fit.
+            full: Makes the fit itself; None if the short one is that already.
         """
         last = max(1, self._model.n_blocks - 1)  # an edit behind the last block reaches nothing but the head
         if not self.is_possible:
             logger.warning("%s; layer %d, the middle one, is taken", self._alike(), last // 2)
             return last // 2, []
-        step = -(-last // CANDIDATES)
-        vectors = self._fits(trial, list(range(step // 2, last, step)))
-        ranked, record = self._compete(vectors)
-        if step > 1:
-            near = [ranked[0] + offset for offset in (-(step // 2), step // 2)]
-            more = self._fits(trial, [layer for layer in near if 0 <= layer < last and layer not in vectors])
-            ranked, again = self._compete({ranked[0]: vectors[ranked[0]], **more})
+        found, record = self._searched(trial, self._trial_pairs(), last)
+        if full is not None and _served(found.values()) <= POOR:
+            logger.info("short fits turn few answers at any layer; full ones are made at each")
+            found, again = self._searched(full, self._split.train, last)
             record += again
-        return ranked[0], record
+        best = next(iter(found))
+        poor = [way for way, (effect, _) in found[best].items() if effect.share <= POOR]
+        if poor:
+            logger.warning(
+                "layer %d is taken, where a vector can %s few answers; no layer does better in all directions",
+                best, " and ".join(poor),
+            )  # fmt: skip
+        return best, record
+
+    def _searched(self, trial: Trial, pairs: PairSet, last: int) -> tuple[Contest, list[JSON]]:
+        """The layers that are left of all below `last`, best first."""
+        step = -(-last // CANDIDATES)
+        vectors = self._fits(trial, pairs, list(range(step // 2, last, step)))
+        found, record = self._compete(vectors)
+        if step > 1:
+            best = next(iter(found))
+            near = [best + offset for offset in (-(step // 2), step // 2)]
+            more = self._fits(trial, pairs, [layer for layer in near if 0 <= layer < last and layer not in vectors])
+            found, again = self._compete({best: vectors[best], **more})
+            record += again
+        return found, record
 
     def calibrated(self, vector: SteeringVector) -> SteeringVector:
         """The vector with the best multiplier of each direction, and the curves behind it in its provenance."""
@@ -145,11 +179,11 @@ class Search:
         elif all(edit.scales == "nothing" for edit in vector.edits):
             logger.info("nothing of this vector is scaled by a multiplier; none is looked for")
         else:
-            for direction in vector.directions:
-                curve = calibrated_curve(self._reader, vector, direction)
+            for direction, curve in calibrated_curves(self._reader, vector, vector.directions).items():
                 record[direction] = {"effect": curve.greatest.share, "curve": curve.record()}
                 if curve.greatest.share > 0:
                     multipliers[direction] = curve.best
+                    record[direction]["side_effects"] = [[m, kl] for m, kl in sorted(curve.side_effects.items())]
                 else:
                     logger.warning(
                         "no multiplier makes this vector %s anything on %d inputs; it stays at 1, and another layer "
@@ -166,13 +200,17 @@ class Search:
             f"(contrast {self._reader.contrast:.2f}, needed {CONTRAST})"
         )
 
-    def _fits(self, trial: Trial, layers: Sequence[int]) -> dict[int, SteeringVector]:
-        """Short fits at these layers; one that diverges drops out, all of them is an error."""
-        started, found, failures = time.monotonic(), {}, []
-        n = len(self._split.train)
+    def _trial_pairs(self) -> PairSet:
+        """What short fits learn from."""
+        train = self._split.train
+        n = len(train)
         few = min(n, TRIAL_PAIRS, max(FEWEST_INPUTS, n // 2))
         drawn = sorted(random.Random("trial pairs").sample(range(n), few))
-        pairs = PairSet([self._split.train[k] for k in drawn], source=self._split.train.source)
+        return PairSet([train[k] for k in drawn], source=train.source)
+
+    def _fits(self, trial: Trial, pairs: PairSet, layers: Sequence[int]) -> dict[int, SteeringVector]:
+        """Fits at these layers; one that diverges drops out, all of them is an error."""
+        started, found, failures = time.monotonic(), {}, []
         for number, layer in enumerate(layers, 1):
             try:
                 found[layer] = trial(pairs, layer)
@@ -185,9 +223,9 @@ class Search:
             raise failures[0]
         return found
 
-    def _compete(self, vectors: Mapping[int, SteeringVector]) -> tuple[list[int], list[JSON]]:
+    def _compete(self, vectors: Mapping[int, SteeringVector]) -> tuple[Contest, list[JSON]]:
         """The layers that are left, best first, after rounds of ever more inputs for ever fewer of them."""
-        left, record = list(vectors), []
+        left, record, of = list(vectors), [], {}
         for n, grid in ROUNDS:
             of = self._tried(vectors, left, grid, n)
             record += [
@@ -197,14 +235,15 @@ class Search:
             left = self._ordered(of, n)[:FINALISTS]
             if len(left) == 1:
                 break
-        return left, record
+        return {layer: of[layer] for layer in left}, record
 
-    def _ordered(self, of: Mapping[int, Mapping[str, Tried]], n: int) -> list[int]:
+    def _ordered(self, of: Contest, n: int) -> list[int]:
         """The layers that are not far behind, best first, tried on `n` inputs.
 
         One answer less counts as equal; of equals the one comes first that does least where nothing is to be done.
         """
-        ranks = {layer: _rank([effect for effect, _ in tried.values()]) for layer, tried in of.items()}
+        rank = _together if _served(of.values()) > POOR else _apart
+        ranks = {layer: rank({way: effect for way, (effect, _) in tried.items()}) for layer, tried in of.items()}
         best, _ = max(ranks.values())
         spilt = {
             layer: sum(self._reader.side_effect(way, steering, n) for way, (_, steering) in tried.items())
@@ -220,28 +259,46 @@ class Search:
         """What each layer does at its best multiplier of the grid; of a wider one if none serves both directions."""
         chosen = [vectors[layer] for layer in layers]
         found = self._best(chosen, grid, n)
-        if not any(_rank([effect for effect, _ in tried.values()])[0] for tried in found):
+        if _served(found) <= POOR:
             for tried, wider in zip(found, self._best(chosen, WIDER, n), strict=True):
                 for way, each in wider.items():
                     tried[way] = max(tried[way], each, key=lambda one: one[0].rank)
         return dict(zip(layers, found, strict=True))
 
     def _best(self, vectors: Sequence[SteeringVector], grid: Sequence[float], n: int) -> list[dict[str, Tried]]:
-        """The greatest effect of each vector in each of its directions; all answers of a direction in one batch."""
+        """The greatest effect of each vector in each of its directions; all answers in one batch."""
+        plan = [
+            (k, direction, vector.steering(direction, m))
+            for k, vector in enumerate(vectors)
+            for direction in ([way for way in vector.directions if way in self._wanted] or vector.directions)
+            for m in grid
+        ]
+        effects = self._reader.effects([(direction, steering) for _, direction, steering in plan], n)
         found: list[dict[str, Tried]] = [{} for _ in vectors]
-        for direction in DIRECTIONS:
-            able = [k for k, vector in enumerate(vectors) if direction in vector.directions]
-            steerings = [vectors[k].steering(direction, m) for k in able for m in grid]
-            effects = self._reader.effects(direction, steerings, n) if steerings else []
-            tried = list(zip(effects, steerings, strict=True))
-            for place, k in enumerate(able):
-                part = tried[place * len(grid) : (place + 1) * len(grid)]
-                found[k][direction] = max(part, key=lambda each: each[0].rank)
+        for (k, direction, steering), effect in zip(plan, effects, strict=True):
+            if direction not in found[k] or effect.rank > found[k][direction][0].rank:
+                found[k][direction] = effect, steering
         return found
 
 
-def _rank(effects: Sequence[Effect]) -> tuple[float, float]:
-    """What layers are compared by: a layer must serve all directions; of equals, what came near."""
-    shares = [effect.share for effect in effects]
-    together = len(shares) / sum(1 / share for share in shares) if all(shares) else 0.0
-    return together, sum(sum(effect.rank) for effect in effects)
+def _served(found: Iterable[Mapping[str, Tried]]) -> float:
+    """The best layer's effect in all its directions."""
+    return max(_together({way: effect for way, (effect, _) in tried.items()})[0] for tried in found)
+
+
+def _together(effects: Mapping[str, Effect]) -> tuple[float, float]:
+    """What layers are compared by: the harmonic mean, as a layer must serve all directions; then what came near."""
+    shares = [effect.share for effect in effects.values()]
+    harmonic = len(shares) / sum(1 / share for share in shares) if all(shares) else 0.0
+    return harmonic, _nearness(effects)
+
+
+def _apart(effects: Mapping[str, Effect]) -> tuple[float, float]:
+    """What they are compared by where none serves all: the mean, of which eliciting, a vector's main use, is more."""
+    weights = {way: 2.0 if way == "elicit" else 1.0 for way in effects}
+    total = sum(weights[way] * effect.share for way, effect in effects.items())
+    return total / sum(weights.values()), _nearness(effects)
+
+
+def _nearness(effects: Mapping[str, Effect]) -> float:
+    return sum(sum(effect.rank) for effect in effects.values())

@@ -83,7 +83,7 @@ class TrainSettings:
         Positions.parse(self.positions)
 
 
-TRIAL_EPOCHS, TRIAL_BATCH, TRIAL_RATE = 4, 4, 0.75
+TRIAL_EPOCHS, TRIAL_BATCH = 2, 2
 
 
 def trial_settings(settings: T) -> T:
@@ -92,11 +92,12 @@ def trial_settings(settings: T) -> T:
     Measured in docs/design/calibration.md.
     """
     assert isinstance(settings, TrainSettings)
+    batch = min(settings.batch_size, TRIAL_BATCH)
     return dataclasses.replace(
         settings,
         epochs=min(settings.epochs, TRIAL_EPOCHS),
-        batch_size=min(settings.batch_size, TRIAL_BATCH),
-        lr=settings.lr * TRIAL_RATE,
+        batch_size=batch,
+        lr=settings.lr * (batch / settings.batch_size) ** 0.5,
         start="means",
     )
 

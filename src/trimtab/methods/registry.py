@@ -21,6 +21,7 @@ from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
 from trimtab.steering import SteeringVector
+from trimtab.steering.factors import DIRECTIONS
 
 
 def _by_name(methods: Sequence[Method]) -> Mapping[str, Method]:
@@ -43,7 +44,10 @@ def find_method(name: str) -> Method:
     raise InputError(f"unknown method {name!r}{hint} (known: {', '.join(METHODS)})")
 
 
-AUTO = "auto"
+AUTO: Mapping[str, Sequence[str]] = MappingProxyType(
+    {"auto": DIRECTIONS, **{f"auto:{direction}": (direction,) for direction in DIRECTIONS}}
+)
+"""What `layer` may be besides a number, and the directions that the layer is then to serve."""
 
 
 def fit(
@@ -51,7 +55,7 @@ def fit(
     model: Model,
     pairs: PairSet | Sequence[ContrastPair] | str | Path,
     *,
-    layer: int | str = AUTO,
+    layer: int | str = "auto",
     calibrate: bool = True,
     calibration_pairs: PairSet | Sequence[ContrastPair] | str | Path | None = None,
     init: Array | None = None,
@@ -70,7 +74,8 @@ def fit(
         method: Name of a method, see `METHODS`.
         model: From `load_model`.
         pairs: From `load_pairs`, or whatever that takes.
-        layer: 0-based block whose output is edited, or `auto`: the one where a short fit turns most answers.
+        layer: 0-based block whose output is edited, or `auto`: the one where a short fit turns most answers
+            both ways. `auto:elicit` and `auto:suppress` look at one direction alone.
         calibrate: Whether to look for the best multiplier; otherwise it is 1, and all pairs are learnt from.
         calibration_pairs: Pairs to calibrate on; then none is held out.
         init: Start vector (hidden,) or (rank, hidden), or the path of a `.npy`.
@@ -84,17 +89,17 @@ def fit(
         FitDivergedError: The loss left the finite numbers; carries the last good vector.
     """
     chosen = find_method(method)
-    if isinstance(layer, str) and layer != AUTO:
-        raise InputError(f"layer {layer!r}: give a 0-based block number, or {AUTO!r}")
+    if isinstance(layer, str) and layer not in AUTO:
+        raise InputError(f"layer {layer!r}: give a 0-based block number, or one of {', '.join(AUTO)}")
     if calibration_pairs is not None and not calibrate:
         raise InputError("pairs to calibrate on were given, but calibration is switched off; leave out one of the two")
-    build_settings(chosen.settings, {"layer": 0 if layer == AUTO else layer, **settings})
+    build_settings(chosen.settings, {"layer": 0 if isinstance(layer, str) else layer, **settings})
     data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
     split = Split(data, data)
     if calibration_pairs is not None:
         given = calibration_pairs if isinstance(calibration_pairs, PairSet) else load_pairs(calibration_pairs)
         split = Split(data, given)
-    elif (calibrate or layer == AUTO) and order is None:
+    elif (calibrate or isinstance(layer, str)) and order is None:
         split = hold_out(data)
 
     def fitted(train: PairSet, block: int, options: FitOptions, *, short: bool = False) -> SteeringVector:
@@ -102,11 +107,22 @@ def fit(
         used = chosen.trial(built) if short and chosen.trial is not None else built
         return chosen.fit(model, train, used, options)
 
-    search, layers = None, []
+    search, layers, whole = None, [], {}
+
+    def short_fit(train: PairSet, block: int) -> SteeringVector:
+        return fitted(train, block, FitOptions(), short=True)
+
+    def whole_fit(train: PairSet, block: int) -> SteeringVector:
+        whole[block] = fitted(train, block, FitOptions(init, order))
+        return whole[block]
+
     if isinstance(layer, str):
-        search = Search(model, split, progress)
-        layer, layers = search.layer(lambda train, block: fitted(train, block, FitOptions(), short=True))
-    vector = fitted(split.train if calibrate else data, layer, FitOptions(init, order, trace, progress))
+        search = Search(model, split, progress, AUTO[layer])
+        layer, layers = search.layer(short_fit, None if chosen.trial is None else whole_fit)
+    if layer in whole and calibrate and trace is None:
+        vector = whole[layer]
+    else:
+        vector = fitted(split.train if calibrate else data, layer, FitOptions(init, order, trace, progress))
     if layers:
         vector = dataclasses.replace(vector, provenance={**vector.provenance, "layers": layers})
     if not calibrate:

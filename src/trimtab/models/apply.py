@@ -57,7 +57,7 @@ def steer(
         raise InputError("this model is being steered already; compose vectors instead: a.elicit() + b.suppress()")
     single = not isinstance(what, Sequence)
     entries = [what] if single else what
-    resolved = {id(entry): _resolve(entry, direction, multiplier, scale) for entry in entries}
+    resolved = {id(entry): resolve(entry, direction, multiplier, scale) for entry in entries}
     for steering in resolved.values():
         check_size(steering, layout)
     plan = Plan.build([resolved[id(entry)] for entry in entries], everywhere=single)
@@ -80,7 +80,10 @@ def is_steered(layout: Layout) -> bool:
     return any(isinstance(hook, _Enter) for hook in layout.stack._forward_pre_hooks.values())
 
 
-def _resolve(entry: Row, direction: str, multiplier: float | None, scale: str) -> Steering | None:
+def resolve(
+    entry: Row, direction: str = "elicit", multiplier: float | None = None, scale: str = "gap"
+) -> Steering | None:
+    """A row's steering: of a vector the one of that direction; InputError for anything that cannot steer."""
     if entry is not None and not isinstance(entry, (Steering, SteeringVector)):
         raise InputError(
             f"cannot steer with a {type(entry).__name__}; give a SteeringVector, a Steering, None or a list"

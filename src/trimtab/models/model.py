@@ -6,31 +6,17 @@ import math
 from collections.abc import Sequence
 
 import torch
-from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.errors import InputError
-from trimtab.models.apply import Row, steer
+from trimtab.models.apply import Row, resolve
 from trimtab.models.chat import ChatFormat, Prompt, RenderedPrompt
 from trimtab.models.compat import adopted, require_fit
-from trimtab.models.layout import CheckedLayout, check_layout, evaluating, find_layout
-from trimtab.models.sampling import GenerationProgress, GumbelSampling
+from trimtab.models.layout import CheckedLayout, check_layout, find_layout
+from trimtab.models.sampling import GenerationProgress
+from trimtab.models.writing import Writer
 from trimtab.progress import ProgressCallback
 from trimtab.steering import ModelCard, Steering, SteeringVector
-
-_UNSET = (
-    *("temperature", "top_k", "top_p", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size"),
-    *("encoder_no_repeat_ngram_size", "guidance_scale", "sequence_bias", "bad_words_ids", "suppress_tokens"),
-    *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "min_length", "min_new_tokens"),
-    *("exponential_decay_length_penalty", "max_time", "stop_strings", "remove_invalid_values", "renormalize_logits"),
-    *("watermarking_config", "token_healing", "dola_layers", "prompt_lookup_num_tokens"),
-)
-_ONE_EACH = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
-GREEDY: dict[str, object] = {**_ONE_EACH, **dict.fromkeys(_UNSET)}
-"""Nothing that a model's own generation settings hold comes between its logits and the choice of a token.
-
-Some of it would make a row's text depend on its pads or the clock, or be refused in a batch. Where a text ends
-(`eos_token_id`) stays the model's business.
-"""
 
 
 class Model:
@@ -63,6 +49,7 @@ class Model:
         self.revision = revision
         self.layout: CheckedLayout = check_layout(hf, find_layout(hf))
         self.chat = ChatFormat(tokenizer, source_tokens=source_tokens)
+        self._writer = Writer(hf, self._pad_id())
 
     @property
     def hidden_size(self) -> int:
@@ -203,14 +190,19 @@ class Model:
         responses: list[tuple[int, ...]] = []
         for start in starts:
             batch = prompts[start : start + batch_size]
-            seeds = range(seed + start, seed + start + len(batch))
-            noise = [GumbelSampling(temperature, seeds)] if temperature > 0 else []
-            processors = LogitsProcessorList([*noise, columns])
-            responses += self._generate_batch(batch, rows[start : start + batch_size], max_new_tokens, processors)
+            self._check_length(batch, max_new_tokens)
+            responses += self._writer.write(
+                [prompt.ids for prompt in batch],
+                rows[start : start + batch_size],
+                max_new_tokens,
+                columns,
+                temperature=temperature,
+                seeds=range(seed + start, seed + start + len(batch)),
+            )
             columns.end_batch()
         return responses
 
-    def own(self, row: Row, *, force: bool = False) -> Row:
+    def own(self, row: Row, *, force: bool = False) -> Steering | None:
         """A row's steering, checked, with the prefix that this model's prompts have today.
 
         Raises:
@@ -218,8 +210,8 @@ class Model:
         """
         if isinstance(row, SteeringVector):
             require_fit(self, row, force=force)
-            row = row.elicit()
-        return adopted(self, row, force=force) if isinstance(row, Steering) else row
+        steering = resolve(row)
+        return None if steering is None else adopted(self, steering, force=force)
 
     def _render(self, prompt: Prompt, system: str | None, *, raw: bool) -> RenderedPrompt:
         if not raw:
@@ -228,59 +220,23 @@ class Model:
             raise InputError("raw prompts are texts and take no system message; render them yourself or leave raw out")
         return self.chat.render_raw(prompt)
 
-    @torch.no_grad()
-    def _generate_batch(
-        self,
-        batch: Sequence[RenderedPrompt],
-        rows: Sequence[Row],
-        max_new: int,
-        processors: LogitsProcessorList,
-    ) -> list[tuple[int, ...]]:
-        longest = max(len(prompt.ids) for prompt in batch)
-        limit = self.context_length
+    def _check_length(self, batch: Sequence[RenderedPrompt], max_new: int) -> None:
+        longest, limit = max(len(prompt.ids) for prompt in batch), self.context_length
         if limit is not None and longest + max_new > limit:
             raise InputError(
                 f"a prompt of {longest} tokens and {max_new} new ones exceed the context of {limit}; "
                 "shorten the prompt or ask for fewer new tokens"
             )
-        pad = self._pad_id()
-        ids = torch.full((len(batch), longest), pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for k, prompt in enumerate(batch):
-            ids[k, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[k, longest - len(prompt.ids) :] = 1
-        with steer(self.hf, rows), evaluating(self.hf):
-            output = self.hf.generate(  # pyright: ignore[reportCallIssue]
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                max_new_tokens=max_new,
-                logits_processor=processors,
-                pad_token_id=pad,
-                **GREEDY,
-            )
-        ends = self._end_ids()
-        return [_up_to_end(row, ends) for row in output[:, longest:].tolist()]
 
     def is_ended(self, response: Sequence[int]) -> bool:
         """Whether a response ended by itself, with one of the tokens that end an answer."""
-        return bool(response) and response[-1] in self._end_ids()
-
-    def _end_ids(self) -> frozenset[int]:
-        """The tokens that end an answer."""
-        config = self.hf.generation_config
-        ends = None if config is None else config.eos_token_id
-        return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)
+        return bool(response) and response[-1] in self._writer.ends
 
     def _pad_id(self) -> int:
         for candidate in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if isinstance(candidate, int):
                 return candidate
         return 0
-
-
-def _up_to_end(ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
-    """The ids without the pads that follow an ended answer."""
-    return tuple(ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))])
 
 
 def _as_rows(steering: Row | Sequence[Row], n: int) -> list[Row]:

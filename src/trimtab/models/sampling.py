@@ -29,6 +29,12 @@ class GumbelSampling(LogitsProcessor):
         self._temperature = temperature
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
+    def of(self, rows: Sequence[int]) -> GumbelSampling:
+        """The same for these rows alone; they go on from where they are."""
+        part = GumbelSampling(self._temperature, ())
+        part._generators = [self._generators[row] for row in rows]
+        return part
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (b, v) with noise, float32."""
         noise = torch.stack([torch.rand(scores.shape[-1], generator=g) for g in self._generators])
@@ -54,6 +60,10 @@ class GenerationProgress(LogitsProcessor):
         self._done += 1
         self._report()
         return scores
+
+    def restart_batch(self) -> None:
+        """Take back what was counted of the batch under way."""
+        self._done -= self._done % self._columns
 
     def end_batch(self) -> None:
         """Count the batch as whole, also when every row ended early."""

@@ -338,16 +338,16 @@ def readings(style: str) -> Mapping[str, tuple[Reading, ...]]:
     rewrite = plain if style == "plain" else CONCEPTS[style].rewrite
     if rewrite is None:
         return MappingProxyType({})
-    found: dict[str, dict[Reading, None]] = {}
+    found: dict[str, list[Reading]] = {}
     world = facts()
     for topic in world.topics.values():
         for relation in world.relations[topic.kind]:
             for value in world.pools[topic.kind, relation]:
                 fact = Fact(topic, relation, value)
-                unnamed = rewrite(fact, False)
+                unnamed = dict.fromkeys(rewrite(fact, False))
                 for sentence in unnamed:
-                    found.setdefault(sentence, {})[Reading(fact, named=False)] = None
-                for sentence in rewrite(fact, True):
+                    found.setdefault(sentence, []).append(Reading(fact, named=False))
+                for sentence in dict.fromkeys(rewrite(fact, True)):
                     if sentence not in unnamed:  # the first person never names its topic
-                        found.setdefault(sentence, {})[Reading(fact, named=True)] = None
+                        found.setdefault(sentence, []).append(Reading(fact, named=True))
     return MappingProxyType({sentence: tuple(says) for sentence, says in found.items()})

@@ -1,0 +1,179 @@
+"""Write answers to one batch of prompts. Rows that have ended leave it, so that the others need not wait for them.
+
+`generate` computes every row until the last has ended. Here it is stopped when half of the rows have, and goes on with
+the others from the same key-value cache; what is written stays the same. Caches that rows cannot be taken from (those
+of recurrent models, static and quantised ones) are left alone, and so is the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from trimtab.models.apply import steer
+from trimtab.models.layout import evaluating
+from trimtab.models.sampling import GenerationProgress, GumbelSampling
+from trimtab.steering import Steering
+
+_UNSET = (
+    *("temperature", "top_k", "top_p", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size"),
+    *("encoder_no_repeat_ngram_size", "guidance_scale", "sequence_bias", "bad_words_ids", "suppress_tokens"),
+    *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "min_length", "min_new_tokens"),
+    *("exponential_decay_length_penalty", "max_time", "stop_strings", "remove_invalid_values", "renormalize_logits"),
+    *("watermarking_config", "token_healing", "dola_layers", "prompt_lookup_num_tokens"),
+)
+_ONE_EACH = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": True}
+GREEDY: dict[str, object] = {**_ONE_EACH, **dict.fromkeys(_UNSET)}
+"""Nothing that a model's own generation settings hold comes between its logits and the choice of a token.
+
+Some of it would make a row's text depend on its pads or the clock, or be refused in a batch. Where a text ends
+(`eos_token_id`) stays the model's business.
+"""
+SELECTABLE = (DynamicLayer, DynamicSlidingWindowLayer)
+FEWEST = 8
+"""A batch of fewer rows costs about as much as one row."""
+
+Ids = tuple[int, ...]
+
+
+class Writer:
+    """Writes answers with one model.
+
+    Args:
+        hf: The model.
+        pad: The id that fills rows on the left.
+    """
+
+    def __init__(self, hf: PreTrainedModel, pad: int) -> None:
+        self._hf, self._pad = hf, pad
+        self._can_thin = True  # until its cache shows otherwise
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        config = self._hf.generation_config
+        found = None if config is None else config.eos_token_id
+        return frozenset() if found is None else frozenset([found] if isinstance(found, int) else found)
+
+    @torch.no_grad()
+    def write(
+        self,
+        prompts: Sequence[Ids],
+        rows: Sequence[Steering | None],
+        most: int,
+        columns: GenerationProgress,
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> list[Ids]:
+        """Answer the prompts of one batch.
+
+        Args:
+            prompts: Token ids.
+            rows: What steers each.
+            most: New tokens a row, at most.
+            columns: Told of every column.
+            temperature: 0 = greedy.
+            seeds: One a row, for sampling.
+
+        Returns:
+            For each prompt the ids it was answered with, the token that ended the answer included.
+        """
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[self._pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        device = self._hf.get_input_embeddings().weight.device
+        ids, mask = ids.to(device), mask.to(device)  # pyright: ignore[reportArgumentType,reportCallIssue]
+        noise = GumbelSampling(temperature, seeds) if temperature > 0 else None
+        left, cache = list(range(len(prompts))), None
+        answers: list[Ids] = [()] * len(prompts)
+        while True:
+            thinning = Thinning(self.ends) if self._can_thin and self.ends and len(left) > FEWEST else None
+            found = self._generate(
+                ids,
+                mask,
+                cache,
+                steering=[rows[k] for k in left],
+                lengths=[len(prompts[k]) for k in left],
+                most=longest + most - ids.shape[1],
+                processors=[*([] if noise is None else [noise.of(left)]), columns],
+                thinning=thinning,
+            )
+            ids = found.sequences
+            for k, row in zip(left, ids[:, longest:].tolist(), strict=True):
+                answers[k] = _up_to_end(row, self.ends)
+            if thinning is None or not thinning.has_stopped or ids.shape[1] == longest + most:
+                return answers
+            cache = found.past_key_values
+            if not _is_selectable(cache):
+                self._can_thin = False
+                columns.restart_batch()
+                return self.write(prompts, rows, most, columns, temperature=temperature, seeds=seeds)
+            going = (~thinning.ended).nonzero()[:, 0]
+            cache.batch_select_indices(going)
+            ids, left = ids[going], [left[place] for place in going.tolist()]
+            mask = torch.cat([mask[going, :longest], torch.ones_like(ids[:, longest:])], dim=1)
+
+    def _generate(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        cache: DynamicCache | None,
+        *,
+        steering: Sequence[Steering | None],
+        lengths: Sequence[int],
+        most: int,
+        processors: list[Any],
+        thinning: Thinning | None,
+    ) -> Any:
+        goes_on: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+        needs_prompt = any(i.positions.needs_prompt for row in steering if row is not None for i in row.interventions)
+        known = lengths if cache is not None and needs_prompt else None
+        with steer(self._hf, steering, prompt_lengths=known), evaluating(self._hf):
+            return self._hf.generate(  # pyright: ignore[reportCallIssue]
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=most,
+                logits_processor=LogitsProcessorList(processors),
+                stopping_criteria=StoppingCriteriaList([] if thinning is None else [thinning]),
+                pad_token_id=self._pad,
+                **goes_on,
+                **GREEDY,
+            )
+
+
+class Thinning(StoppingCriteria):
+    """Stops a batch when half of its rows have ended, unless all have.
+
+    Attributes:
+        ended: (b,) bool, the rows that have.
+        has_stopped: Whether it was this that stopped the batch.
+    """
+
+    def __init__(self, ends: frozenset[int]) -> None:
+        self._ends = torch.tensor(sorted(ends))
+        self.ended = torch.zeros(0, dtype=torch.bool)
+        self.has_stopped = False
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        """Whether each row (b,) is to stop: all or none."""
+        last = torch.isin(input_ids[:, -1], self._ends.to(input_ids.device))
+        self.ended = self.ended.to(last.device) | last if len(self.ended) else last
+        n = int(self.ended.sum())
+        self.has_stopped = len(last) <= 2 * n < 2 * len(last)
+        return torch.full_like(last, self.has_stopped)
+
+
+def _is_selectable(cache: Any) -> bool:
+    """Whether rows can be taken from a cache: all of its layers keep keys and values as they come."""
+    return isinstance(cache, DynamicCache) and all(type(layer) in SELECTABLE for layer in cache.layers)
+
+
+def _up_to_end(ids: Sequence[int], ends: frozenset[int]) -> Ids:
+    """The ids without the pads that follow an ended answer."""
+    return tuple(ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))])
