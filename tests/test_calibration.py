@@ -89,6 +89,11 @@ class TestCurve:
         assert Curve({1.0: effect(60 / 64), 2.0: effect(62 / 64)}).best == 2
         assert Curve({1.0: effect(30 / 64), 2.0: effect(31 / 64)}).best == 2
 
+    def test_nor_is_one_answer_given_away_for_less_strength_than_the_data_have(self):
+        """0.8 lies on the slope to the plateau, whatever its side effects."""
+        curve = Curve({0.7: effect(26 / 64), 0.8: effect(63 / 64), 1.0: effect(1.0), 1.5: effect(1.0)})
+        assert curve.equals == [1.0, 1.5]
+
     def test_of_equal_shares_the_one_that_comes_nearer_counts(self):
         assert Curve({1.0: effect(0.5, 0.5, 0.9), 2.0: effect(0.5, 0.8, 0.9)}).best == 2
 

@@ -302,14 +302,20 @@ class Curve:
     def equals(self) -> list[float]:
         """The multipliers with the greatest effect, in ascending order.
 
-        Above `HIGH` those are among them whose effect is one answer less, if they turn answers as far.
+        Above `HIGH` those are among them that turn answers as far; and of those nearer to 1 also the ones whose effect
+        is one answer less, as so little is not worth more strength.
         """
         greatest = max(effect.rank for effect in self.effects.values())
         if greatest[0] < HIGH:
             return sorted(m for m, effect in self.effects.items() if effect.rank == greatest)
-        near = {m: effect for m, effect in self.effects.items() if effect.share >= greatest[0] - 1.01 / effect.n}
-        farthest = max(effect.degree for effect in near.values())
-        return sorted(m for m, effect in near.items() if effect.degree >= farthest - ALIKE)
+        top = {m: effect for m, effect in self.effects.items() if effect.share == greatest[0]}
+        farthest, nearest = max(effect.degree for effect in top.values()), min(abs(math.log(m)) for m in top)
+        near = {
+            m: effect
+            for m, effect in self.effects.items()
+            if abs(math.log(m)) < nearest and effect.share >= greatest[0] - 1.01 / effect.n
+        }
+        return sorted(m for m, effect in (top | near).items() if effect.degree >= farthest - ALIKE)
 
     @property
     def best(self) -> float:
