@@ -2,9 +2,10 @@
 
     python -m studies.backdoor [METHOD...]
 
-CDAS, DAS and DiffMean at every layer, fitted on paraphrased deployment texts, calibrated without a judge, measured on
-the trigger that no fit saw; and the multiple-choice questions under the same steering, answer by answer against the
-plain model. The best layer of a method is chosen on one draw of prompts and reported on another.
+CDAS, DAS and DiffMean at every layer, with their default settings, fitted on paraphrased deployment texts, calibrated
+without a judge, measured on the trigger that no fit saw; and the multiple-choice questions under the same steering,
+answer by answer against the plain model. The best layer of a method is chosen on one draw of prompts and reported on
+another.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import trimtab as tt
-from studies.common import DOCS, QUICK, interval, kept, mean, rate_with_interval, with_interval
+from studies.common import DOCS, interval, kept, mean, rate_with_interval, with_interval
 from trimtab.evaluation.traits import Reference, Task, choose_right, measure
 
 METHODS = ("cdas", "das", "diffmean")
@@ -28,8 +29,7 @@ def study(model: tt.Model, method: str, layer: int, task: Task, reference: Refer
     """Attack rate, instruction and choices with one vector's suppression."""
     pairs = tt.load_pairs("backdoor")
     train, held = pairs[:TRAIN], pairs[TRAIN : TRAIN + CALIBRATION]
-    training = {} if method == "diffmean" else QUICK
-    vector = tt.fit(method, model, train, layer=layer, calibration_pairs=held, **training)
+    vector = tt.fit(method, model, train, layer=layer, calibration_pairs=held)
     steering = vector.suppress()
     row = measure(model, task, {"suppress": ("suppress", steering)}, reference=reference)["suppress"]
     chosen_on = measure(model, Task.of("backdoor", SEARCHED, seed=1), {"suppress": ("suppress", steering)})["suppress"]

@@ -26,7 +26,7 @@ NAMES = ("refusal", "sea", "past-tense", "upper-case")
 PAIRS = (4, 8, 16, 32, 64, 128)
 SEEDS = (42, 1, 2)
 SOURCES = ("<|end|>", "<|assistant|>", "<|assistant|>\n")
-PROMPTS, HELD = 48, 64
+PROMPTS, HELD = 32, 32
 STEPS = 64
 """Steps of every fit, whatever the number of pairs, so that size is not confounded with training time."""
 COLOURS = {"refusal": "#b5542b", "sea": "#1f4e79", "past-tense": "#5a7d3c", "upper-case": "#7a5195"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import trimtab as tt
+from trimtab.cli import options
 from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import search
@@ -15,6 +16,7 @@ from trimtab.fitting.calibration import CLIP, START, Curve, Effect, Reader, _lik
 from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
 from trimtab.fitting.search import CONTRAST, MOST_INPUTS, ROUNDS, Search, Split, hold_out
 from trimtab.methods import METHODS
+from trimtab.methods.registry import AUTO
 from trimtab.models import Model
 from trimtab.models.tiny import tiny_model
 from trimtab.steering import Clamp, Edit, Factors, FactorStats, Intervention, Site, SteeringVector
@@ -326,9 +328,18 @@ class TestFit:
         assert {entry["layer"] for entry in trials} == {0, 1, 2}
         assert vector.edits[0].intervention.site.layer in {entry["layer"] for entry in trials}
 
+    def test_the_command_line_takes_the_same_words_for_a_layer(self):
+        assert tuple(AUTO) == options.AUTO
+        assert [options.parse_layer(word) for word in AUTO] == [*AUTO]
+        with pytest.raises(InputError, match="auto:suppress"):
+            options.parse_layer("auto:both")
+
     @pytest.mark.parametrize(
         ("given", "said"),
-        [({"layer": "middle"}, "auto"), ({"layer": 1, "calibrate": False, "calibration_pairs": numbered(4)}, "off")],
+        [
+            ({"layer": "middle"}, "auto:elicit"),
+            ({"layer": 1, "calibrate": False, "calibration_pairs": numbered(4)}, "off"),
+        ],
     )
     def test_what_cannot_be_meant_is_refused(self, model, given, said):
         with pytest.raises(InputError, match=said):
