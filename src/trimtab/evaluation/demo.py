@@ -102,7 +102,7 @@ def study(model: Model, name: str, settings: DemoSettings, progress: ProgressCal
     train, held = pairs[: settings.train], pairs[settings.train : settings.train + settings.calibration]
     vector = fit("cdas", model, train, calibration_pairs=held, progress=progress, **settings.training)
     seconds = time.monotonic() - began
-    controls = control_vectors(model, vector, train, settings.seed, settings.training)
+    controls = control_vectors(model, vector, train, settings.seed, settings.training, progress)
     task = Task.of(name, settings.prompts, settings.seed)
     reference = Reference(model, task)
     steered = {way: vector.steering(way) for way in vector.directions}
@@ -137,7 +137,12 @@ def study(model: Model, name: str, settings: DemoSettings, progress: ProgressCal
 
 
 def control_vectors(
-    model: Model, vector: SteeringVector, pairs: PairSet, seed: int, training: Mapping[str, Any]
+    model: Model,
+    vector: SteeringVector,
+    pairs: PairSet,
+    seed: int,
+    training: Mapping[str, Any],
+    progress: ProgressCallback | None = None,
 ) -> dict[str, SteeringVector]:
     """`random`: a random direction; `shuffled`: one fitted in the same way to pairs without labels.
 
@@ -147,9 +152,13 @@ def control_vectors(
         pairs: What it was fitted to.
         seed: Decides both.
         training: Settings of its fit.
+        progress: Told of its steps.
     """
+    told = renamed(progress, lambda stage: stage.replace("fit", "control"))
     layer = vector.edits[0].intervention.site.layer
-    unlabelled = fit("cdas", model, without_labels(pairs, seed), layer=layer, calibrate=False, **training)
+    unlabelled = fit(
+        "cdas", model, without_labels(pairs, seed), layer=layer, calibrate=False, progress=told, **training
+    )
     transform = unlabelled.edits[0].intervention.transform
     assert isinstance(transform, Clamp)
     return {

@@ -58,8 +58,8 @@ class Size:
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "S": Size(hidden=160, blocks=8, heads=5, mlp=432, steps=3600, rate=3e-3),
-        "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=3000, rate=2e-3),
-        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=3000, rate=1.5e-3),
+        "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=1200, rate=2e-3),
+        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=900, rate=1.5e-3),
     }
 )
 """S ships with trimtab; M and L are for studies of scale."""
