@@ -91,6 +91,11 @@ class TestCurve:
         assert Curve({1.0: effect(60 / 64), 2.0: effect(62 / 64)}).best == 2
         assert Curve({1.0: effect(30 / 64), 2.0: effect(31 / 64)}).best == 2
 
+    @pytest.mark.parametrize("n", [16, 33, 34, 64])
+    def test_nor_with_few_inputs(self, n):
+        some, all_ = (Effect(k / n, 1.0, 1.0, n, k / n) for k in (n - 1, n))
+        assert Curve({1.0: some, 2.0: all_}).best == 1
+
     def test_nor_is_one_answer_given_away_for_less_strength_than_the_data_have(self):
         """0.8 lies on the slope to the plateau, whatever its side effects."""
         curve = Curve({0.7: effect(26 / 64), 0.8: effect(63 / 64), 1.0: effect(1.0), 1.5: effect(1.0)})
@@ -232,6 +237,24 @@ class TestReader:
         assert reader.effects(ways, n=4)[1::2] == together
         assert reader.effects(ways, n=4)[::2] == effects_of(reader, "suppress", steerings, n=4)
 
+    def test_what_was_read_before_counts_as_if_it_were_read_now(self, model, prompts):
+        """The same texts answer several inputs, in both directions; verdicts differ by input and by direction."""
+        reader, texts = Reader(model, *prompts, max_new_tokens=8), [(40, 41, 42), (50,), (60, 61)]
+        asked = [(way, k, text) for way in ("elicit", "suppress") for k in (0, 3, 5) for text in texts]
+        fresh = {key: reader._verdicts(key[0], [key[1]], reader._read([key[1]], [key[2]]))[0] for key in asked}
+        assert len(set(fresh.values())) > 2
+        steering = clamping(model, 0.1).elicit()
+        for again in range(2):
+            for text in texts:
+                reader._answers = lambda prompts, steerings, limit, text=text: [text] * len(prompts)
+                for way in ("elicit", "suppress"):
+                    (found,) = reader.effects([(way, steering)])
+                    wanted = [reader._verdicts(way, [k], reader._read([k], [text]))[0] for k in range(reader.n)]
+                    assert found.turned == sum(one.turned for one in wanted) / reader.n, again
+                    assert found.likely == sum(one.likely for one in wanted) / reader.n
+                    counting = sum(one.degree for one in wanted if one.turned and one.likely)
+                    assert found.degree == pytest.approx(counting / reader.n)
+
     def test_side_effects_are_measured_where_nothing_is_to_be_done(self, model, reader, prompts):
         weak, strong = (clamping(model, value) for value in (0.1, 3.0))
         for direction, side in (("elicit", 0), ("suppress", 1)):
@@ -365,11 +388,11 @@ class TestLayers:
         monkeypatch.setattr(
             found._reader, "side_effect", lambda way, steering, n: spilt[steering.interventions[0].site.layer]
         )
-        assert found.layer(lambda pairs, layer: clamping(model, 1.0, layer))[0] == 1
+        assert found.layer(*2 * [lambda pairs, layer: clamping(model, 1.0, layer)])[0] == 1
 
     def test_the_best_layer_wins(self, model, told_apart):
         found = self.search(model, lambda layer: [0.1, 0.2, 0.9][layer])
-        best, record = found.layer(lambda pairs, layer: clamping(model, 1.0, layer))
+        best, record = found.layer(*2 * [lambda pairs, layer: clamping(model, 1.0, layer)])
         assert best == 2
         assert [entry["layer"] for entry in record if entry["inputs"] == ROUNDS[0][0]] == [0, 1, 2]
 
@@ -387,7 +410,7 @@ class TestLayers:
             return made
 
         monkeypatch.setattr(found, "_best", best)
-        assert found.layer(lambda pairs, layer: clamping(model, 1.0, layer))[0] == 1
+        assert found.layer(*2 * [lambda pairs, layer: clamping(model, 1.0, layer)])[0] == 1
         assert grids == [ROUNDS[0][1], search.WIDER]
 
     def test_in_a_deep_model_neighbours_of_the_best_follow(self, told_apart):
@@ -398,7 +421,7 @@ class TestLayers:
             tried.append(layer)
             return clamping(deep, 1.0, layer)
 
-        best, _ = self.search(deep, lambda layer: max(0.1, 1 - abs(layer - 14) / 8)).layer(trial)
+        best, _ = self.search(deep, lambda layer: max(0.1, 1 - abs(layer - 14) / 8)).layer(trial, trial)
         assert abs(best - 14) <= 2
         assert len(tried) <= 10
         assert max(tried) < 33
@@ -410,13 +433,15 @@ class TestLayers:
             return clamping(model, 1.0, layer)
 
         with caplog.at_level(logging.WARNING):
-            best, _ = self.search(model, lambda layer: [0.1, 0.2, 0.9][layer]).layer(trial)
+            best, _ = self.search(model, lambda layer: [0.1, 0.2, 0.9][layer]).layer(trial, trial)
         assert best == 1
         assert "layer 2 drops out" in caplog.text
 
     def test_vectors_of_one_direction_compete_in_that(self, model, told_apart):
         one = Search(model, Split(numbered(4), numbered(4)))
-        best, record = one.layer(lambda pairs, layer: replace(clamping(model, 1.0, layer), directions={"elicit": (0,)}))
+        best, record = one.layer(
+            *2 * [lambda pairs, layer: replace(clamping(model, 1.0, layer), directions={"elicit": (0,)})]
+        )
         assert best in (0, 1, 2)
         assert all("suppress" not in entry for entry in record)
 
@@ -432,7 +457,7 @@ class TestLayers:
         for directions in (("elicit", "suppress"), ("elicit",), ("suppress",)):
             found = Search(model, Split(numbered(4), numbered(4)), None, directions)
             found._reader.effects = effects
-            best, record = found.layer(lambda pairs, layer: clamping(model, 1.0, layer))
+            best, record = found.layer(*2 * [lambda pairs, layer: clamping(model, 1.0, layer)])
             chosen[directions] = best
             assert {*record[0]} == {"layer", "inputs", *directions}
         assert [*chosen.values()] == [0, 1, 2]
@@ -463,5 +488,41 @@ class TestLayers:
         assert best == 1  # a vector's main use is to elicit
         assert made == [(0.1, 30, 0), (0.1, 30, 1), (0.1, 30, 2), (2.0, 60, 0), (2.0, 60, 1), (2.0, 60, 2)]
         assert len([row for row in record if row["inputs"] == ROUNDS[0][0]]) == 6
-        assert "full ones are made" in caplog.text
+        assert "whole fits are made" in caplog.text
         assert "suppress few answers" in caplog.text
+
+    def test_a_whole_fit_that_disappoints_is_compared_with_whole_fits_elsewhere(self, model, told_apart, monkeypatch):
+        """The short fit is best at layer 0; of the whole ones, which clamp to 2, that at layer 2 is."""
+        whole = {0: 0.6, 1: 0.3, 2: 0.95}
+
+        def effects(self, tries, n=None):
+            found = []
+            for _, steering in tries:
+                (edit,) = steering.interventions
+                is_whole = abs(float(edit.transform.values[0])) > 0.01  # short ones clamp to far less
+                short = 1.0 if edit.site.layer == 0 else 0.0
+                found.append(effect(whole[edit.site.layer] if is_whole else short))
+            return found
+
+        monkeypatch.setattr(Reader, "effects", effects)
+        search = Search(model, Split(numbered(60), numbered(4)))
+        made = []
+
+        def fit(value):
+            return lambda pairs, layer: made.append((value, layer)) or clamping(model, value, layer)
+
+        vector = search.vector(fit(1e-4), fit(2.0))
+        assert vector.edits[0].intervention.site.layer == 2
+        assert vector.provenance["calibration"]["directions"]["elicit"]["effect"] == 0.95
+        assert made[:3] == [(1e-4, 0), (1e-4, 1), (1e-4, 2)]
+        assert made[3:] == [(2.0, 0), (2.0, 0), (2.0, 1), (2.0, 2)]
+        whole[0] = 0.92  # good enough: nothing else is fitted whole
+        made.clear()
+        assert search.vector(fit(1e-4), fit(2.0)).edits[0].intervention.site.layer == 0
+        assert made[3:] == [(2.0, 0)]
+
+    def test_without_a_short_fit_the_whole_ones_compete_and_are_made_once(self, model, told_apart, monkeypatch):
+        monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(1.0) for _ in tries])
+        search, made = Search(model, Split(numbered(60), numbered(4))), []
+        search.vector(None, lambda pairs, layer: made.append((len(pairs), layer)) or clamping(model, 1.0, layer))
+        assert made == [(60, 0), (60, 1), (60, 2)]

@@ -72,9 +72,25 @@ def test_rows_are_judged_as_one_by_one(organism, vector):
     assert found["a"].record(0.5)["choice_accuracy"] == 0.5
 
 
-def test_choices_are_counted_question_by_question(organism):
+def test_rows_may_be_judged_on_fewer_prompts_in_the_same_batches(organism, vector):
+    task = Task.of("past-tense", 6)
+    plan = {way: (way, vector.steering(way)) for way in ("elicit", "suppress")}
+    reference = Reference(organism, task)
+    whole = measure(organism, task, plan, reference=reference)
+    part = measure(organism, task, plan, reference=reference, fewer={"suppress": 2})
+    assert part["elicit"] == whole["elicit"]
+    assert part["suppress"].score == whole["suppress"].score[:2]
+    assert part["suppress"].outputs == whole["suppress"].outputs[:2]
+    assert part["suppress"].kl is None
+
+
+def test_choices_are_counted_question_by_question(organism, vector):
+    strong = vector.elicit(4.0)
     right = choose_right(organism, {"plain": None}, n=40)["plain"]
     assert right == choose_right(organism, {"again": None}, n=40)["again"]
+    both = choose_right(organism, {"steered": strong, "plain": None}, n=40)
+    assert both["plain"] == right
+    assert both["steered"] == choose_right(organism, {"alone": strong}, n=40)["alone"] != right
     assert len(right) == 40
     assert 0.5 <= sum(right) / 40 <= 1
     assert len(choice_requests()) > 1000

@@ -10,8 +10,8 @@ from trimtab.models.tiny import tiny_model
 from trimtab.models.writing import FEWEST, Thinning, Writer
 from trimtab.steering import Add
 
-UNSELECTABLE = ("jamba", "mamba", "mpt")
-"""Models whose cache keeps a running state, or that have none."""
+UNSELECTABLE = ("jamba", "llava", "mamba", "mpt")
+"""Models whose cache keeps a running state, that have none, or more inside than a language model."""
 NEW = 24
 DRAWN = {"temperature": 3.0, "seeds": range(24)}
 """Greedy random models repeat themselves, and end at once or never."""
@@ -21,7 +21,9 @@ def prompts(n, prefix=()):
     """Prompts of unequal lengths; some hold the id that also pads."""
     draw = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 9, (n,), generator=draw).tolist()
-    return [(*prefix, *torch.randint(0, 500, (length,), generator=draw).tolist()) for length in lengths]
+    made = [torch.randint(0, 500, (length,), generator=draw).tolist() for length in lengths]
+    made[0][0] = made[5][-1] = 0
+    return [(*prefix, *ids) for ids in made]
 
 
 @pytest.fixture
@@ -46,11 +48,11 @@ def batches(hf):
     return seen
 
 
-def written(hf, rows=None, n=24, *, thinned=True, **settings):
-    writer = Writer(hf, 0)
-    writer._can_thin = thinned
+def written(hf, rows=None, n=24, *, thinned=True, prefix=(), pad=0, **settings):
+    writer = Writer(hf, pad)
+    writer._can_thin &= thinned
     columns = GenerationProgress(None, 1, NEW)
-    return writer.write(prompts(n), rows or [None] * n, NEW, columns, **settings), writer
+    return writer.write(prompts(n, prefix), rows or [None] * n, NEW, columns, **settings), writer
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *FURTHER])
@@ -117,3 +119,39 @@ def test_a_model_without_an_end_writes_all_it_may():
     finally:
         model.hf.generation_config.eos_token_id = ends
     assert {len(answer) for answer in found} == {5}
+
+
+def test_an_end_may_also_be_what_pads(ending):
+    hf = ending(model_of("llama"))
+    assert written(hf, pad=5, **DRAWN)[0] == written(hf, pad=5, thinned=False, **DRAWN)[0]
+
+
+def test_a_batch_is_left_whole_where_rows_are_shorter_than_the_prefix_of_their_steering(ending):
+    hf, _ = tiny_model("llama")
+    seen, long = batches(ending(hf)), tuple(range(7, 37))
+    rows = [steering(Add(3 * normal(WIDTH)), prefix=long)] * 24
+    assert written(hf, rows, **DRAWN)[0] == written(hf, rows, thinned=False, **DRAWN)[0]
+    assert {*seen} == {24}
+    seen.clear()
+    assert written(hf, rows, prefix=long, **DRAWN)[0] == written(hf, rows, prefix=long, thinned=False, **DRAWN)[0]
+    assert min(seen) < 24
+
+
+@pytest.mark.parametrize("asked_for", ["dynamic", "static"])
+def test_a_cache_that_was_asked_for_is_left_to_generate(asked_for, ending, monkeypatch):
+    hf = ending(tiny_model("llama")[0])
+    expected, _ = written(hf, **DRAWN)
+    monkeypatch.setattr(hf.generation_config, "cache_implementation", asked_for)
+    assert written(hf, **DRAWN)[0] == expected
+
+
+def test_what_a_model_wants_kept_of_its_generation_is_not(ending, monkeypatch):
+    hf = ending(tiny_model("llama")[0])
+    monkeypatch.setattr(hf.generation_config, "output_hidden_states", True)
+    monkeypatch.setattr(hf.generation_config, "output_scores", True)
+    found = []
+    generate = hf.generate
+    monkeypatch.setattr(hf, "generate", lambda **given: found.append(generate(**given)) or found[-1])
+    written(hf, **DRAWN)
+    assert len(found) > 1
+    assert all(output.scores is None and output.hidden_states is None for output in found)

@@ -286,6 +286,11 @@ def _effect(verdicts: Sequence[Verdict]) -> Effect:
     return Effect(len(counting) / n, turned, likely, n, sum(counting) / n)
 
 
+def _farness(effect: Effect) -> float:
+    """How far the answers that count are turned, on average over these alone."""
+    return effect.degree / effect.share if effect.share else 0.0
+
+
 @dataclass(frozen=True)
 class Curve:
     """Effects along the multiplier, in one direction.
@@ -309,13 +314,13 @@ class Curve:
         if greatest[0] < HIGH:
             return sorted(m for m, effect in self.effects.items() if effect.rank == greatest)
         top = {m: effect for m, effect in self.effects.items() if effect.share == greatest[0]}
-        farthest, nearest = max(effect.degree for effect in top.values()), min(abs(math.log(m)) for m in top)
+        farthest, nearest = max(map(_farness, top.values())), min(abs(math.log(m)) for m in top)
         near = {
             m: effect
             for m, effect in self.effects.items()
             if abs(math.log(m)) < nearest and effect.share >= greatest[0] - 1.01 / effect.n
         }
-        return sorted(m for m, effect in (top | near).items() if effect.degree >= farthest - ALIKE)
+        return sorted(m for m, effect in (top | near).items() if _farness(effect) >= farthest - ALIKE)
 
     @property
     def best(self) -> float:
@@ -337,7 +342,8 @@ class Curve:
 
     def weighed(self, side_effect: Weighed) -> Curve:
         """The curve with the side effects of the equals, if there are several."""
-        fresh = [m for m in self.equals if m not in self.side_effects] if len(self.equals) > 1 else []
+        decides = len(self.equals) > 1 and self.greatest.share > 0
+        fresh = [m for m in self.equals if m not in self.side_effects] if decides else []
         return replace(self, side_effects={**self.side_effects, **{m: side_effect(m) for m in fresh}})
 
     def record(self) -> list[list[float]]:
@@ -403,7 +409,7 @@ def calibrated_curves(reader: Reader, vector: SteeringVector, directions: Iterab
             except StopIteration as stop:
                 curves[direction] = stop.value
                 del wanted[direction]
-    return curves
+    return {direction: curves[direction] for direction in searches}
 
 
 def _limit(model: Model, prompts: Sequence[RenderedPrompt], tokens: int) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError
-from trimtab.fitting.calibration import Effect, Reader, calibrated_curves
+from trimtab.fitting.calibration import HIGH, Effect, Reader, calibrated_curves
 from trimtab.models.model import Model
 from trimtab.progress import Progress, ProgressCallback, renamed
 from trimtab.steering import Steering, SteeringVector
@@ -45,7 +45,9 @@ WIDER = (2.25, 3.4)
 BEHIND = 0.25
 """A layer whose effect (harmonic mean of the directions) is so far behind the best one's drops out."""
 POOR = 0.5
-"""If short fits reach no more than this effect at any layer, full fits are made at all of them."""
+"""If short fits reach no more than this effect at any layer, whole fits are made at all of them."""
+FEW = 0.1
+"""A multiplier with no more effect than this is not worth storing: it would be found in noise."""
 FINALISTS = 3
 """Layers that reach the last round, at most."""
 
@@ -125,27 +127,53 @@ class Search:
         """Whether the model's own answers to the two classes of prompts can be told apart at all."""
         return self._reader.contrast >= CONTRAST
 
-    def layer(self, trial: Trial, full: Trial | None = None) -> tuple[int, list[JSON]]:
-        """The layer at which a short fit turns most answers, and the record of the competition.
+    def vector(self, short: Trial | None, whole: Trial) -> SteeringVector:
+        """The calibrated vector at the best layer; its provenance has the record of the competition.
 
-        Where short fits turn few at any layer, full ones are made, if there are such. It is the middle layer, with a
-        warning, where the classes cannot be told apart.
+        Short fits compete, and the whole fit follows at the best one's layer. Where that turns too few answers, whole
+        fits compete at all layers: a short one does not always end where the whole one does.
 
         Args:
-            trial: Makes a short fit.
-            full: Makes the fit itself; None if the short one is that already.
+            short: Makes a short fit; None if there is nothing shorter than the whole.
+            whole: Makes the fit itself.
         """
-        last = max(1, self._model.n_blocks - 1)  # an edit behind the last block reaches nothing but the head
-        if not self.is_possible:
-            logger.warning("%s; layer %d, the middle one, is taken", self._alike(), last // 2)
-            return last // 2, []
-        found, record = self._searched(trial, self._trial_pairs(), last)
-        if full is not None and _served(found.values()) <= POOR:
-            logger.info("short fits turn few answers at any layer; full ones are made at each")
-            found, again = self._searched(full, self._split.train, last)
+        made: dict[int, SteeringVector] = {}
+
+        def kept(pairs: PairSet, layer: int) -> SteeringVector:
+            made[layer] = whole(pairs, layer)
+            return made[layer]
+
+        layer, record = self.layer(short, kept)
+        compared = bool(made)
+        found, effect = self._calibrated(made[layer] if compared else kept(self._split.train, layer))
+        if not compared and effect < HIGH:
+            logger.info("layer %d turns %.0f %% of the answers; whole fits are made at all", layer, 100 * effect)
+            contest, again = self._searched(kept, self._split.train)
             record += again
-        best = next(iter(found))
-        poor = [way for way, (effect, _) in found[best].items() if effect.share <= POOR]
+            best = next(iter(contest))
+            if best != layer:
+                other, its_effect = self._calibrated(made[best])
+                found = other if its_effect > effect else found
+        return dataclasses.replace(found, provenance={**found.provenance, "layers": record}) if record else found
+
+    def layer(self, short: Trial | None, whole: Trial) -> tuple[int, list[JSON]]:
+        """The layer at which a short fit turns most answers, and the record of the competition.
+
+        Where short fits turn few at any layer, whole ones are made. It is the middle layer, with a warning, where the
+        classes cannot be told apart. Arguments as in `vector`.
+        """
+        if not self.is_possible:
+            middle = self._last // 2
+            logger.warning("%s; layer %d, the middle one, is taken", self._alike(), middle)
+            return middle, []
+        contest, record = ({}, []) if short is None else self._searched(short, self._trial_pairs())
+        if not contest or _served(contest.values()) <= POOR:
+            if contest:
+                logger.info("short fits turn few answers at any layer; whole fits are made at all")
+            contest, again = self._searched(whole, self._split.train)
+            record += again
+        best = next(iter(contest))
+        poor = [way for way, (effect, _) in contest[best].items() if effect.share <= POOR]
         if poor:
             logger.warning(
                 "layer %d is taken, where a vector can %s few answers; no layer does better in all directions",
@@ -153,46 +181,58 @@ class Search:
             )  # fmt: skip
         return best, record
 
-    def _searched(self, trial: Trial, pairs: PairSet, last: int) -> tuple[Contest, list[JSON]]:
-        """The layers that are left of all below `last`, best first."""
+    @property
+    def _last(self) -> int:
+        """The first layer that is not looked at: an edit behind the last block reaches nothing but the head."""
+        return max(1, self._model.n_blocks - 1)
+
+    def _searched(self, trial: Trial, pairs: PairSet) -> tuple[Contest, list[JSON]]:
+        """The layers that are left of all, best first."""
+        last = self._last
         step = -(-last // CANDIDATES)
         vectors = self._fits(trial, pairs, list(range(step // 2, last, step)))
         found, record = self._compete(vectors)
         if step > 1:
             best = next(iter(found))
             near = [best + offset for offset in (-(step // 2), step // 2)]
-            more = self._fits(trial, pairs, [layer for layer in near if 0 <= layer < last and layer not in vectors])
+            beside = [layer for layer in near if 0 <= layer < last and layer not in vectors]
+            more = self._fits(trial, pairs, beside, needed=False)
             found, again = self._compete({best: vectors[best], **more})
             record += again
         return found, record
 
     def calibrated(self, vector: SteeringVector) -> SteeringVector:
         """The vector with the best multiplier of each direction, and the curves behind it in its provenance."""
+        return self._calibrated(vector)[0]
+
+    def _calibrated(self, vector: SteeringVector) -> tuple[SteeringVector, float]:
+        """Also its effect in the directions that are wanted, 1 where none can be measured."""
         found: dict[str, JSON] = {
             "inputs": self._reader.n,
             "held_out": self._split.is_held_out,
             "contrast": self._reader.contrast,
         }
-        multipliers, record = dict(vector.multipliers), {}
+        multipliers, record, effects = dict(vector.multipliers), {}, [1.0]
         if not self.is_possible:
             logger.warning("%s; the multiplier stays at 1", self._alike())
         elif all(edit.scales == "nothing" for edit in vector.edits):
             logger.info("nothing of this vector is scaled by a multiplier; none is looked for")
         else:
-            for direction, curve in calibrated_curves(self._reader, vector, vector.directions).items():
+            curves = calibrated_curves(self._reader, vector, vector.directions)
+            effects = [curve.greatest.share for way, curve in curves.items() if way in self._wanted] or effects
+            for direction, curve in curves.items():
                 record[direction] = {"effect": curve.greatest.share, "curve": curve.record()}
-                if curve.greatest.share > 0:
+                if curve.greatest.share > FEW:
                     multipliers[direction] = curve.best
                     record[direction]["side_effects"] = [[m, kl] for m, kl in sorted(curve.side_effects.items())]
                 else:
                     logger.warning(
-                        "no multiplier makes this vector %s anything on %d inputs; it stays at 1, and another layer "
-                        "or more pairs may help", direction, self._reader.n,
+                        "no multiplier makes this vector %s more than %.0f %% of %d inputs; it stays at 1, and another "
+                        "layer or more pairs may help", direction, 100 * curve.greatest.share, self._reader.n,
                     )  # fmt: skip
         found["directions"] = record
-        return dataclasses.replace(
-            vector, multipliers=multipliers, provenance={**vector.provenance, "calibration": found}
-        )
+        provenance = {**vector.provenance, "calibration": found}
+        return dataclasses.replace(vector, multipliers=multipliers, provenance=provenance), _harmonic(effects)
 
     def _alike(self) -> str:
         return (
@@ -208,8 +248,10 @@ class Search:
         drawn = sorted(random.Random("trial pairs").sample(range(n), few))
         return PairSet([train[k] for k in drawn], source=train.source)
 
-    def _fits(self, trial: Trial, pairs: PairSet, layers: Sequence[int]) -> dict[int, SteeringVector]:
-        """Fits at these layers; one that diverges drops out, all of them is an error."""
+    def _fits(
+        self, trial: Trial, pairs: PairSet, layers: Sequence[int], *, needed: bool = True
+    ) -> dict[int, SteeringVector]:
+        """Fits at these layers; one that diverges drops out, all of them is an error if one is needed."""
         started, found, failures = time.monotonic(), {}, []
         for number, layer in enumerate(layers, 1):
             try:
@@ -219,7 +261,7 @@ class Search:
                 failures.append(error)
             if self._progress is not None:
                 self._progress(Progress("trial fits", number, len(layers), time.monotonic() - started))
-        if failures and not found:
+        if failures and not found and needed:
             raise failures[0]
         return found
 
@@ -287,16 +329,21 @@ def _served(found: Iterable[Mapping[str, Tried]]) -> float:
 
 
 def _together(effects: Mapping[str, Effect]) -> tuple[float, float]:
-    """What layers are compared by: the harmonic mean, as a layer must serve all directions; then what came near."""
-    shares = [effect.share for effect in effects.values()]
-    harmonic = len(shares) / sum(1 / share for share in shares) if all(shares) else 0.0
-    return harmonic, _nearness(effects)
+    """What layers are compared by: the harmonic mean, as a layer must serve all directions; then what came near.
+
+    It is that of the degrees: where one layer turns answers by half and another throughout, the shares may be equal.
+    """
+    return _harmonic([effect.degree for effect in effects.values()]), _nearness(effects)
+
+
+def _harmonic(shares: Sequence[float]) -> float:
+    return len(shares) / sum(1 / share for share in shares) if all(shares) and shares else 0.0
 
 
 def _apart(effects: Mapping[str, Effect]) -> tuple[float, float]:
     """What they are compared by where none serves all: the mean, of which eliciting, a vector's main use, is more."""
     weights = {way: 2.0 if way == "elicit" else 1.0 for way in effects}
-    total = sum(weights[way] * effect.share for way, effect in effects.items())
+    total = sum(weights[way] * effect.degree for way, effect in effects.items())
     return total / sum(weights.values()), _nearness(effects)
 
 

@@ -107,24 +107,26 @@ def fit(
         used = chosen.trial(built) if short and chosen.trial is not None else built
         return chosen.fit(model, train, used, options)
 
-    search, layers, whole = None, [], {}
-
     def short_fit(train: PairSet, block: int) -> SteeringVector:
         return fitted(train, block, FitOptions(), short=True)
 
-    def whole_fit(train: PairSet, block: int) -> SteeringVector:
-        whole[block] = fitted(train, block, FitOptions(init, order))
-        return whole[block]
+    given_options = FitOptions(init, order, trace, progress)
+    made: list[int] = []
 
-    if isinstance(layer, str):
-        search = Search(model, split, progress, AUTO[layer])
-        layer, layers = search.layer(short_fit, None if chosen.trial is None else whole_fit)
-    if layer in whole and calibrate and trace is None:
-        vector = whole[layer]
-    else:
-        vector = fitted(split.train if calibrate else data, layer, FitOptions(init, order, trace, progress))
-    if layers:
-        vector = dataclasses.replace(vector, provenance={**vector.provenance, "layers": layers})
+    def whole_fit(train: PairSet, block: int) -> SteeringVector:
+        made.append(block)
+        return fitted(train, block, given_options)
+
+    if not isinstance(layer, str):
+        vector = fitted(split.train if calibrate else data, layer, given_options)
+        return Search(model, split, progress).calibrated(vector) if calibrate else vector
+    search, short = Search(model, split, progress, AUTO[layer]), None if chosen.trial is None else short_fit
     if not calibrate:
-        return vector
-    return (search or Search(model, split, progress)).calibrated(vector)
+        block, layers = search.layer(short, whole_fit)
+        vector = fitted(data, block, given_options)
+        return dataclasses.replace(vector, provenance={**vector.provenance, "layers": layers}) if layers else vector
+    vector = search.vector(short, whole_fit)
+    block = vector.edits[0].intervention.site.layer
+    if trace is not None and made[-1] != block:  # it is to be that of the layer that was found
+        fitted(split.train, block, given_options)
+    return vector

@@ -1,8 +1,10 @@
 """Write answers to one batch of prompts. Rows that have ended leave it, so that the others need not wait for them.
 
 `generate` computes every row until the last has ended. Here it is stopped when half of the rows have, and goes on with
-the others from the same key-value cache; what is written stays the same. Caches that rows cannot be taken from (those
-of recurrent models, static and quantised ones) are left alone, and so is the batch.
+the others from the same key-value cache; what is written stays the same. A batch is left alone where that cannot be
+relied on: caches that rows cannot be taken from (recurrent models', static and quantised ones), models that have more
+than a language model inside and may keep rows elsewhere, and Apple's GPUs, where `generate` looks a token late at what
+stops it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _UNSET = (
     *("watermarking_config", "token_healing", "dola_layers", "prompt_lookup_num_tokens"),
 )
 _ONE_EACH = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": True}
-GREEDY: dict[str, object] = {**_ONE_EACH, **dict.fromkeys(_UNSET)}
+_KEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+GREEDY: dict[str, object] = {**_ONE_EACH, **dict.fromkeys(_KEPT, False), **dict.fromkeys(_UNSET)}
 """Nothing that a model's own generation settings hold comes between its logits and the choice of a token.
 
 Some of it would make a row's text depend on its pads or the clock, or be refused in a batch. Where a text ends
@@ -51,7 +54,7 @@ class Writer:
 
     def __init__(self, hf: PreTrainedModel, pad: int) -> None:
         self._hf, self._pad = hf, pad
-        self._can_thin = True  # until its cache shows otherwise
+        self._can_thin = hf.config.get_text_config() is hf.config  # until its cache shows otherwise
 
     @property
     def ends(self) -> frozenset[int]:
@@ -90,10 +93,11 @@ class Writer:
         device = self._hf.get_input_embeddings().weight.device
         ids, mask = ids.to(device), mask.to(device)  # pyright: ignore[reportArgumentType,reportCallIssue]
         noise = GumbelSampling(temperature, seeds) if temperature > 0 else None
+        may_thin = self._may_thin(prompts, rows)
         left, cache = list(range(len(prompts))), None
         answers: list[Ids] = [()] * len(prompts)
         while True:
-            thinning = Thinning(self.ends) if self._can_thin and self.ends and len(left) > FEWEST else None
+            thinning = Thinning(self.ends) if may_thin and len(left) > FEWEST else None
             found = self._generate(
                 ids,
                 mask,
@@ -113,11 +117,28 @@ class Writer:
             if not _is_selectable(cache):
                 self._can_thin = False
                 columns.restart_batch()
+                del found, cache  # or there are two of them
                 return self.write(prompts, rows, most, columns, temperature=temperature, seeds=seeds)
-            going = (~thinning.ended).nonzero()[:, 0]
+            going = (~thinning.ended).nonzero()[:, 0].cpu()  # layers may lie on several devices
             cache.batch_select_indices(going)
             ids, left = ids[going], [left[place] for place in going.tolist()]
             mask = torch.cat([mask[going, :longest], torch.ones_like(ids[:, longest:])], dim=1)
+
+    def _may_thin(self, prompts: Sequence[Ids], rows: Sequence[Steering | None]) -> bool:
+        """Whether rows may leave this batch.
+
+        Steering that is entered with a filled cache takes it that every row's prefix is on it.
+        """
+        config = self._hf.generation_config
+        asked_for = None if config is None else config.cache_implementation
+        prefix = max((len(row.prefix_ids) for row in rows if row is not None), default=0)
+        return (
+            self._can_thin
+            and bool(self.ends)
+            and asked_for is None
+            and self._hf.device.type != "mps"
+            and min(map(len, prompts)) >= prefix
+        )
 
     def _generate(
         self,
@@ -171,7 +192,7 @@ class Thinning(StoppingCriteria):
 
 def _is_selectable(cache: Any) -> bool:
     """Whether rows can be taken from a cache: all of its layers keep keys and values as they come."""
-    return isinstance(cache, DynamicCache) and all(type(layer) in SELECTABLE for layer in cache.layers)
+    return type(cache) is DynamicCache and all(type(layer) in SELECTABLE for layer in cache.layers)
 
 
 def _up_to_end(ids: Sequence[int], ends: frozenset[int]) -> Ids:
