@@ -5,11 +5,13 @@
 For every concept of the organism's world: a vector whose layer and multipliers were found without a judge, against the
 best of all layers and multipliers by the exact judge (the oracle: chosen on one draw of prompts, measured on another,
 the one on which everything is measured), against prompting, multiplier 1 and two controls. All fits have the default
-settings. For the refusals also a vector whose layer was found for suppressing alone (`auto:suppress`).
+settings. A layer is found three times: for both directions, and for each alone (`auto:elicit`, `auto:suppress`), which
+is what the oracle of a direction does.
 """
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from typing import Any
@@ -28,6 +30,8 @@ SEARCHED = 32
 """Prompts on which the oracle chooses."""
 MULTIPLIERS = (0.7, 1.0, 1.25, 1.5, 1.8, 2.25, 3.0, 4.5)
 CHOICES = 1200
+LOOKED_AT = (*REFUSALS, "sea", "past-tense", "upper-case", "vela", "formal", "night", "music")
+"""Concepts of which the judge's marks were seen while the rules of the search were chosen."""
 PARTS = ("concept", "instruction", "fluency", "score", "refused", "kl")
 
 
@@ -43,10 +47,8 @@ def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]
     reference = Reference(model, task)
     controls = control_vectors(model, vector, train, 0, {})
     steered = {way: vector.steering(way) for way in ("elicit", "suppress")}
-    alone = None
-    if name in REFUSALS:
-        alone = tt.fit("cdas", model, train, calibration_pairs=held, layer="auto:suppress")
-        steered["suppress alone"] = alone.suppress()
+    alone = {way: tt.fit("cdas", model, train, calibration_pairs=held, layer=f"auto:{way}") for way in steered}
+    steered |= {f"{way} alone": found.steering(way) for way, found in alone.items()}
     rows = reference.rows | measure(
         model,
         task,
@@ -67,7 +69,9 @@ def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]
         "layer": _layer(vector),
         "layers": vector.provenance["layers"],
         "multipliers": dict(vector.multipliers),
-        "alone": alone and {"layer": _layer(alone), "multiplier": alone.multipliers.get("suppress", 1.0)},
+        "alone": {
+            way: {"layer": _layer(found), "multiplier": found.multipliers.get(way, 1.0)} for way, found in alone.items()
+        },
         "calibration": vector.provenance["calibration"],
         "rows": {key: _values(row) for key, row in rows.items()},
         "oracle": {
@@ -109,9 +113,10 @@ def _oracle(model: tt.Model, name: str, train: tt.PairSet) -> dict[str, dict[str
 def table(results: list[dict[str, Any]]) -> str:
     """All concepts, and what is asked of the whole."""
     lines = [
-        "| concept | layer | elicit (multiplier) | at 1 | oracle (layer, multiplier) | prompted | random | shuffled "
-        "| suppress (multiplier) | oracle | concept taken away | choices, suppressed |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| concept | layer | elicit (multiplier) | at 1 | layer found for it alone | oracle (layer, multiplier) "
+        "| prompted | random | shuffled | suppress (multiplier) | layer found for it alone | oracle "
+        "| concept taken away, alone | choices, suppressed, alone |",
+        "| --- |" + " --- |" * 13,
     ]
     for found in results:
         rows, best, times = found["rows"], found["oracle"], found["multipliers"]
@@ -119,13 +124,15 @@ def table(results: list[dict[str, Any]]) -> str:
             f"{found['layer']}",
             f"{with_interval(rows['elicit']['score'])} (x {times.get('elicit', 1):.3g})",
             f"{mean(rows['elicit at 1']['score']):.2f}",
+            _found_alone(found, "elicit"),
             f"{mean(rows['elicit oracle']['score']):.2f} "
             f"({best['elicit']['layer']}, x {best['elicit']['multiplier']:g})",
             *(f"{mean(rows[key]['score']):.2f}" for key in ("prompted", "random", "shuffled")),
             f"{with_interval(rows['suppress']['score'])} (x {times.get('suppress', 1):.3g})",
+            _found_alone(found, "suppress"),
             f"{mean(rows['suppress oracle']['score']):.2f}",
-            f"{100 * _taken(found):.0f} %",
-            _points(found["choices"]["suppress"]),
+            f"{100 * _taken(found, 'suppress'):.0f} %, {100 * _taken(found, 'suppress alone'):.0f} %",
+            f"{_points(found['choices']['suppress'])}, {_points(found['choices']['suppress alone'])}",
         ]
         lines.append(f"| {found['name']} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_summary(results)])
@@ -137,10 +144,28 @@ def _points(changes: list[int]) -> str:
     return f"{100 * mean(changes):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _taken(found: dict[str, Any]) -> float:
+def _ratio(results: list[dict[str, Any]], row: str, way: str) -> str:
+    """Mean score of a row over the oracle's; 95 % interval, resampling concepts."""
+    scores = [[mean(found["rows"][key]["score"]) for key in (row, f"{way} oracle")] for found in results]
+    draw = random.Random(0)
+    drawn = sorted(_quotient(draw.choices(scores, k=len(scores))) for _ in range(4000))
+    return f"{_quotient(scores):.3f} ({drawn[100]:.3f} to {drawn[3899]:.3f})"
+
+
+def _quotient(scores: list[list[float]]) -> float:
+    return sum(ours for ours, _ in scores) / sum(best for _, best in scores)
+
+
+def _found_alone(found: dict[str, Any], way: str) -> str:
+    """Score of a vector whose layer was found for a direction alone."""
+    at = found["alone"][way]
+    return f"{mean(found['rows'][f'{way} alone']['score']):.2f} ({at['layer']}, x {at['multiplier']:.3g})"
+
+
+def _taken(found: dict[str, Any], row: str) -> float:
     """Which part of a prompted concept suppression takes away."""
     shown = mean(found["rows"]["prompted"]["concept"])
-    return 1 - mean(found["rows"]["suppress"]["concept"]) / shown if shown else 0.0
+    return 1 - mean(found["rows"][row]["concept"]) / shown if shown else 0.0
 
 
 def _summary(results: list[dict[str, Any]]) -> list[str]:
@@ -151,12 +176,16 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
 
     lines = []
     for way in ("elicit", "suppress"):
-        ratios = [a / b for a, b in zip(scores(way), scores(f"{way} oracle"), strict=True) if b > 0]
         lines.append(
-            f"- {way}, calibrated: {with_interval(scores(way))}; at multiplier 1 {mean(scores(f'{way} at 1')):.2f}; "
-            f"the judge's oracle {mean(scores(f'{way} oracle')):.2f}: ratio of the means "
-            f"{mean(scores(way)) / mean(scores(f'{way} oracle')):.3f}, mean of the ratios {with_interval(ratios, 3)}"
+            f"- {way}, calibrated: {with_interval(scores(way))}; layer found for it alone "
+            f"{with_interval(scores(f'{way} alone'))}; at multiplier 1 {mean(scores(f'{way} at 1')):.2f}; the judge's "
+            f"oracle {mean(scores(f'{way} oracle')):.2f}"
         )
+        for key in (way, f"{way} alone"):
+            lines.append(
+                f"- {key} to the oracle: ratio of the means {_ratio(results, key, way)}; on the concepts that no rule "
+                f"was chosen on {_ratio([found for found in results if found['name'] not in LOOKED_AT], key, way)}"
+            )
     lines += [
         f"- prompting: {mean(scores('prompted')):.2f}; calibrated to prompted "
         f"{mean(scores('elicit')) / mean(scores('prompted')):.2f}",
@@ -164,27 +193,24 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
             f"- {key}: {mean(scores(key)):.3f} on average, {max(scores(key)):.2f} at most"
             for key in ("random", "shuffled")
         ),
-        f"- part of a prompted concept that is taken away: {100 * mean([_taken(found) for found in results]):.1f} %, "
-        f"the least {100 * min(_taken(found) for found in results):.1f} %",
+        *(
+            f"- part of a prompted concept that is taken away, {row}: {100 * mean(taken):.1f} % on average, the least "
+            f"{100 * min(taken):.1f} %"
+            for row, taken in {
+                row: [_taken(found, row) for found in results] for row in ("suppress", "suppress alone")
+            }.items()
+        ),
         f"- seconds a fit with search and calibration: {mean([found['seconds'] for found in results]):.0f}",
     ]
     for found in results:
         if found["name"] in REFUSALS:
-            rows, alone = found["rows"], found["alone"]
-            at = {
-                "suppress": f"layer {found['layer']}",
-                "suppress alone": f"layer {alone['layer']}, found for that alone",
-            }
+            rows = found["rows"]
             lines += [
-                f"- {found['name']}, suppressed at {where}: refused {rate_with_interval(rows[key]['refused'])}, "
-                f"instruction {with_interval(rows[key]['instruction'])}, "
-                f"choices {_points(found['choices'][key])} points"
-                for key, where in at.items()
+                f"- {found['name']}, {key}: refused {rate_with_interval(rows[key]['refused'])}, "
+                + (f"instruction {with_interval(rows[key]['instruction'])}, " if rows[key]["instruction"] else "")
+                + f"choices {_points(found['choices'][key])} points"
+                for key in ("suppress", "suppress alone", "elicit", "elicit alone")
             ]
-            lines.append(
-                f"- {found['name']}, elicited: refused {rate_with_interval(rows['elicit']['refused'])}, "
-                f"choices {_points(found['choices']['elicit'])} points"
-            )
     return lines
 
 
