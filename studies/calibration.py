@@ -4,9 +4,9 @@
 
 For every concept of the organism's world: a vector whose layer and multipliers were found without a judge, against the
 best of all layers and multipliers by the exact judge (the oracle: chosen on one draw of prompts, measured on another,
-the one on which everything is measured), against prompting, multiplier 1 and two controls. All fits have the default
-settings. A layer is found three times: for both directions, and for each alone (`auto:elicit`, `auto:suppress`), which
-is what the oracle of a direction does.
+the one on which everything is measured), against prompting, multiplier 1 and two controls. All fits are what
+`trimtab fit cdas --pairs NAME` makes; those of the oracle learn from the same pairs. A layer is found three times: for
+both directions, and for each alone (`auto:elicit`, `auto:suppress`), which is what the oracle of a direction does.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ import trimtab as tt
 from studies.common import interval, kept, mean, rate_with_interval, with_interval
 from trimtab.evaluation.demo import control_vectors
 from trimtab.evaluation.traits import Measured, Reference, Task, choose_right, measure
+from trimtab.fitting import FitOptions
+from trimtab.fitting.search import Search, hold_out
+from trimtab.fitting.settings import build_settings
+from trimtab.methods.registry import find_method
 from trimtab.organism import CONCEPTS
 
 REFUSALS = ("refusal", "refusal-unlock")
 NAMES = (*REFUSALS, *CONCEPTS)
-TRAIN, CALIBRATION = 64, 64
 PROMPTS = {name: 200 if name in REFUSALS else 96 for name in NAMES}
 SEARCHED = 32
 """Prompts on which the oracle chooses."""
 MULTIPLIERS = (0.7, 1.0, 1.25, 1.5, 1.8, 2.25, 3.0, 4.5)
-CHOICES = 1200
+CHOICES, MORE_CHOICES = 1200, 2400
+"""Multiple-choice questions; more for the two kinds of refusal, where it is asked whether they change by a point."""
 LOOKED_AT = (*REFUSALS, "sea", "past-tense", "upper-case", "vela", "formal", "night", "music")
 """Concepts of which the judge's marks were seen while the rules of the search were chosen."""
 PARTS = ("concept", "instruction", "fluency", "score", "refused", "kl")
@@ -38,16 +42,17 @@ PARTS = ("concept", "instruction", "fluency", "score", "refused", "kl")
 def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]:
     """All figures of one concept; `plain` says which choices the model gets right without steering."""
     pairs = tt.load_pairs(name)
-    train, held = pairs[:TRAIN], pairs[TRAIN : TRAIN + CALIBRATION]
-    began = time.monotonic()
-    vector = tt.fit("cdas", model, train, calibration_pairs=held)
+    fits, began = Fits(model), time.monotonic()
+    split = hold_out(pairs)
+    search = Search(model, split)
+    vector = search.vector(fits.short, fits.whole)
     seconds = time.monotonic() - began
-    best = _oracle(model, name, train)
+    best = _oracle(model, name, split.train, fits)
     task = Task.of(name, PROMPTS[name])
     reference = Reference(model, task)
-    controls = control_vectors(model, vector, train, 0, {})
+    controls = control_vectors(model, vector, split.train, 0, {})
     steered = {way: vector.steering(way) for way in ("elicit", "suppress")}
-    alone = {way: tt.fit("cdas", model, train, calibration_pairs=held, layer=f"auto:{way}") for way in steered}
+    alone = {way: search.serving((way,)).vector(fits.short, fits.whole) for way in steered}
     steered |= {f"{way} alone": found.steering(way) for way, found in alone.items()}
     rows = reference.rows | measure(
         model,
@@ -62,7 +67,7 @@ def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]
         reference=reference,
     )
     rows |= measure(model, task, {key: ("elicit", control.elicit()) for key, control in controls.items()})
-    right = choose_right(model, steered, CHOICES)
+    right = choose_right(model, steered, len(plain))
     return {
         "name": name,
         "seconds": seconds,
@@ -85,6 +90,30 @@ def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]
     }
 
 
+class Fits:
+    """What `trimtab.fit("cdas", ...)` makes at each layer, made once: the searches and the oracle share them."""
+
+    def __init__(self, model: tt.Model) -> None:
+        self._model, self._method = model, find_method("cdas")
+        self._made: dict[tuple[str, int], tt.SteeringVector] = {}
+
+    def whole(self, pairs: tt.PairSet, layer: int) -> tt.SteeringVector:
+        """With the default settings."""
+        return self._fitted("whole", pairs, layer)
+
+    def short(self, pairs: tt.PairSet, layer: int) -> tt.SteeringVector:
+        """A trial fit."""
+        return self._fitted("short", pairs, layer)
+
+    def _fitted(self, kind: str, pairs: tt.PairSet, layer: int) -> tt.SteeringVector:
+        if (kind, layer) not in self._made:
+            settings = build_settings(self._method.settings, {"layer": layer})
+            if kind == "short" and self._method.trial is not None:
+                settings = self._method.trial(settings)
+            self._made[kind, layer] = self._method.fit(self._model, pairs, settings, FitOptions())
+        return self._made[kind, layer]
+
+
 def _layer(vector: tt.SteeringVector) -> int:
     return vector.edits[0].intervention.site.layer
 
@@ -94,12 +123,12 @@ def _values(row: Measured) -> dict[str, Any]:
     return {part: None if values is None else [round(v, 4) for v in values] for part, values in found.items()}
 
 
-def _oracle(model: tt.Model, name: str, train: tt.PairSet) -> dict[str, dict[str, Any]]:
+def _oracle(model: tt.Model, name: str, train: tt.PairSet, fits: Fits) -> dict[str, dict[str, Any]]:
     """For each direction the layer and multiplier that the judge likes best, and its score everywhere."""
     task = Task.of(name, SEARCHED, seed=1)
     best: dict[str, dict[str, Any]] = {way: {"score": -1.0, "grid": []} for way in ("elicit", "suppress")}
     for layer in range(model.n_blocks - 1):
-        vector = tt.fit("cdas", model, train, layer=layer, calibrate=False)
+        vector = fits.whole(train, layer)
         plan = {(way, m): (way, vector.steering(way, m)) for way in best for m in MULTIPLIERS}
         judged = measure(model, task, {f"{way} {m}": steered for (way, m), steered in plan.items()})
         for (way, m), (_, steering) in plan.items():
@@ -218,10 +247,11 @@ def main() -> None:
     """Studies the concepts named, or all, and prints the table."""
     names = sys.argv[1:] or NAMES
     model = tt.load_model("organism", device="cpu")
-    plain = choose_right(model, {"plain": None}, CHOICES)["plain"]
+    plain = {n: choose_right(model, {"plain": None}, n)["plain"] for n in (CHOICES, MORE_CHOICES)}
     results = []
     for name in names:
-        results.append(kept("calibration", name, lambda name=name: study(model, name, plain)))
+        known = plain[MORE_CHOICES if name in REFUSALS else CHOICES]
+        results.append(kept("calibration", name, lambda name=name, known=known: study(model, name, known)))
         sys.stderr.write(f"{name}\n")
     text = table(results)
     sys.stdout.write(text + "\n")

@@ -14,7 +14,7 @@ from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import search
 from trimtab.fitting.calibration import CLIP, START, Curve, Effect, Reader, _likeliness, curve_search
 from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
-from trimtab.fitting.search import CONTRAST, MOST_INPUTS, ROUNDS, Search, Split, hold_out
+from trimtab.fitting.search import CONTRAST, FINALISTS, MOST_INPUTS, ROUNDS, Search, Split, hold_out
 from trimtab.methods import METHODS
 from trimtab.methods.registry import AUTO
 from trimtab.models import Model
@@ -390,6 +390,23 @@ class TestLayers:
         )
         assert found.layer(*2 * [lambda pairs, layer: clamping(model, 1.0, layer)])[0] == 1
 
+    def test_what_else_a_vector_moves_is_read_from_whole_fits(self, model, told_apart, monkeypatch):
+        """Short fits at layer 1 move least, whole ones at layer 2; all turn as many answers."""
+        found, spilt = self.search(model, lambda layer: 0.9), {1.0: (0.2, 0.1, 0.3), 2.0: (0.3, 0.2, 0.1)}
+
+        def side_effect(way, steering, n):
+            (edit,) = steering.interventions
+            return spilt[round(abs(float(edit.transform.values[0])), 3)][edit.site.layer]
+
+        monkeypatch.setattr(found._reader, "side_effect", side_effect)
+        made = []
+        best, _ = found.layer(
+            lambda pairs, layer: clamping(model, 1.0, layer),
+            lambda pairs, layer: made.append(layer) or clamping(model, 2.0, layer),
+        )
+        assert best == 2
+        assert sorted(made) == [0, 1, 2]
+
     def test_the_best_layer_wins(self, model, told_apart):
         found = self.search(model, lambda layer: [0.1, 0.2, 0.9][layer])
         best, record = found.layer(*2 * [lambda pairs, layer: clamping(model, 1.0, layer)])
@@ -415,15 +432,17 @@ class TestLayers:
 
     def test_in_a_deep_model_neighbours_of_the_best_follow(self, told_apart):
         hf, tokenizer = tiny_model("llama", hidden_size=16, n_blocks=34, seed=0)
-        deep, tried = Model(hf, tokenizer, name="deep"), []
+        deep, tried, made = Model(hf, tokenizer, name="deep"), [], []
 
-        def trial(pairs, layer):
-            tried.append(layer)
-            return clamping(deep, 1.0, layer)
+        def fit(layers):
+            return lambda pairs, layer: layers.append(layer) or clamping(deep, 1.0, layer)
 
-        best, _ = self.search(deep, lambda layer: max(0.1, 1 - abs(layer - 14) / 8)).layer(trial, trial)
+        search = self.search(deep, lambda layer: max(0.1, 1 - abs(layer - 14) / 8))
+        best, _ = search.layer(fit(tried), fit(made))
         assert abs(best - 14) <= 2
         assert len(tried) <= 10
+        assert len(made) <= FINALISTS
+        assert best in made
         assert max(tried) < 33
 
     def test_a_layer_that_diverges_drops_out(self, model, told_apart, caplog):
@@ -515,7 +534,7 @@ class TestLayers:
         assert vector.edits[0].intervention.site.layer == 2
         assert vector.provenance["calibration"]["directions"]["elicit"]["effect"] == 0.95
         assert made[:3] == [(1e-4, 0), (1e-4, 1), (1e-4, 2)]
-        assert made[3:] == [(2.0, 0), (2.0, 0), (2.0, 1), (2.0, 2)]
+        assert made[3:] == [(2.0, 0), (2.0, 1), (2.0, 2)]  # each is made once
         whole[0] = 0.92  # good enough: nothing else is fitted whole
         made.clear()
         assert search.vector(fit(1e-4), fit(2.0)).edits[0].intervention.site.layer == 0

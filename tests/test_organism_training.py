@@ -57,6 +57,13 @@ def test_seeds_matter_and_nothing_else_is_seeded(tokenizer):
     assert one.advance() == two.advance() != other.advance()
 
 
+def test_mixed_precision_trains_the_same_weights_nearly(tokenizer):
+    plain, mixed = (Training(replace(SMALL, mixed=on), 3, tokenizer) for on in (False, True))
+    for _ in range(4):
+        assert mixed.advance() == pytest.approx(plain.advance(), rel=0.02)
+    assert {weight.dtype for weight in mixed.model.parameters()} == {torch.float32}
+
+
 def test_only_the_response_and_its_end_are_scored(tokenizer):
     draw = random.Random(0)
     exchanges = [draw_exchange(draw) for _ in range(20)]

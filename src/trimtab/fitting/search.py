@@ -1,12 +1,13 @@
 """Which layer, which multiplier: what a fit is asked when it is not told.
 
 Both are found on inputs that the fit does not see, from what the steered model writes by itself
-(`trimtab.fitting.calibration`); no judge, no labels. For the layer, a short trial fit is made at every candidate, all
-are tried on a few inputs, and the better ones on more, until one is left.
+(`trimtab.fitting.calibration`); no judge, no labels. For the layer, a short trial fit is made at every candidate, and
+tried on a few inputs; at the better ones the fit itself is made, and tried on more.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import random
@@ -39,17 +40,17 @@ CANDIDATES = 8
 TRIAL_PAIRS = 32
 """Pairs of a trial fit, at most; and no more than half of those to learn from, if these are many."""
 ROUNDS = ((10, (1.0, 1.5)), (24, (1.0, 1.25, 1.5)))
-"""(inputs, multipliers) of the rounds in which layers compete."""
+"""(inputs, multipliers) on which trial fits compete, and the whole fits of the best."""
 WIDER = (2.25, 3.4)
 """More multipliers, where no layer serves both directions well at those."""
 BEHIND = 0.25
 """A layer whose effect (harmonic mean of the directions) is so far behind the best one's drops out."""
 POOR = 0.5
-"""If short fits reach no more than this effect at any layer, whole fits are made at all of them."""
+"""If no more than this effect is reached at any layer that short fits chose, whole fits are made at all of them."""
 FEW = 0.1
 """A multiplier with no more effect than this is not worth storing: it would be found in noise."""
 FINALISTS = 3
-"""Layers that reach the last round, at most."""
+"""Layers at which whole fits compete, at most."""
 
 Tried = tuple[Effect, Steering]
 Contest = Mapping[int, Mapping[str, Tried]]
@@ -127,28 +128,29 @@ class Search:
         """Whether the model's own answers to the two classes of prompts can be told apart at all."""
         return self._reader.contrast >= CONTRAST
 
+    def serving(self, directions: Sequence[str]) -> Search:
+        """The same search for a layer that is to serve other directions; what was read is not read again."""
+        other = copy.copy(self)
+        other._wanted = frozenset(directions)
+        return other
+
     def vector(self, short: Trial | None, whole: Trial) -> SteeringVector:
         """The calibrated vector at the best layer; its provenance has the record of the competition.
 
-        Short fits compete, and the whole fit follows at the best one's layer. Where that turns too few answers, whole
-        fits compete at all layers: a short one does not always end where the whole one does.
+        Where it turns too few answers, whole fits compete at all layers: a short one does not always end where the
+        whole one does.
 
         Args:
             short: Makes a short fit; None if there is nothing shorter than the whole.
             whole: Makes the fit itself.
         """
         made: dict[int, SteeringVector] = {}
-
-        def kept(pairs: PairSet, layer: int) -> SteeringVector:
-            made[layer] = whole(pairs, layer)
-            return made[layer]
-
-        layer, record = self.layer(short, kept)
-        compared = bool(made)
-        found, effect = self._calibrated(made[layer] if compared else kept(self._split.train, layer))
-        if not compared and effect < HIGH:
+        once = _kept_in(made, whole)
+        layer, record = self.layer(short, once)
+        found, effect = self._calibrated(once(self._split.train, layer))
+        if effect < HIGH and self.is_possible and not made.keys() >= set(self._candidates):
             logger.info("layer %d turns %.0f %% of the answers; whole fits are made at all", layer, 100 * effect)
-            contest, again = self._searched(kept, self._split.train)
+            contest, again = self._searched(once, self._split.train, once)
             record += again
             best = next(iter(contest))
             if best != layer:
@@ -157,20 +159,23 @@ class Search:
         return dataclasses.replace(found, provenance={**found.provenance, "layers": record}) if record else found
 
     def layer(self, short: Trial | None, whole: Trial) -> tuple[int, list[JSON]]:
-        """The layer at which a short fit turns most answers, and the record of the competition.
+        """The layer at which a fit turns most answers, and the record of the competition.
 
-        Where short fits turn few at any layer, whole ones are made. It is the middle layer, with a warning, where the
-        classes cannot be told apart. Arguments as in `vector`.
+        Short fits compete at all layers, whole ones at the best of these: what else a vector moves is only known when
+        its fit has ended. Where short fits turn few answers at any layer, whole ones are made at all. It is the middle
+        layer, with a warning, where the classes cannot be told apart. Arguments as in `vector`.
         """
         if not self.is_possible:
             middle = self._last // 2
             logger.warning("%s; layer %d, the middle one, is taken", self._alike(), middle)
             return middle, []
-        contest, record = ({}, []) if short is None else self._searched(short, self._trial_pairs())
+        once, contest, record = _kept_in({}, whole), {}, []
+        if short is not None:
+            contest, record = self._searched(short, self._trial_pairs(), once)
         if not contest or _served(contest.values()) <= POOR:
             if contest:
-                logger.info("short fits turn few answers at any layer; whole fits are made at all")
-            contest, again = self._searched(whole, self._split.train)
+                logger.info("few answers are turned at any layer; whole fits are made at all")
+            contest, again = self._searched(once, self._split.train, once)
             record += again
         best = next(iter(contest))
         poor = [way for way, (effect, _) in contest[best].items() if effect.share <= POOR]
@@ -186,20 +191,38 @@ class Search:
         """The first layer that is not looked at: an edit behind the last block reaches nothing but the head."""
         return max(1, self._model.n_blocks - 1)
 
-    def _searched(self, trial: Trial, pairs: PairSet) -> tuple[Contest, list[JSON]]:
-        """The layers that are left of all, best first."""
-        last = self._last
-        step = -(-last // CANDIDATES)
-        vectors = self._fits(trial, pairs, list(range(step // 2, last, step)))
-        found, record = self._compete(vectors)
-        if step > 1:
-            best = next(iter(found))
-            near = [best + offset for offset in (-(step // 2), step // 2)]
-            beside = [layer for layer in near if 0 <= layer < last and layer not in vectors]
-            more = self._fits(trial, pairs, beside, needed=False)
-            found, again = self._compete({best: vectors[best], **more})
-            record += again
-        return found, record
+    @property
+    def _step(self) -> int:
+        """Distance between the layers that are tried at first."""
+        return -(-self._last // CANDIDATES)
+
+    @property
+    def _candidates(self) -> range:
+        """The layers that are tried at first."""
+        return range(self._step // 2, self._last, self._step)
+
+    def _searched(self, trial: Trial, pairs: PairSet, whole: Trial) -> tuple[Contest, list[JSON]]:
+        """The layers that are left of all, best first: those of trial fits compete, then whole fits at the best ones.
+
+        In a deep model the neighbours of the best of the first ones take part. Where trial fits turn few answers at any
+        layer, no whole ones follow.
+        """
+        (n, grid), (more, finer) = ROUNDS
+        vectors = self._fits(trial, pairs, self._candidates)
+        contest = self._tried(vectors, grid, n)
+        if self._step > 1:
+            best, half = self._ordered(contest, n)[0], self._step // 2
+            beside = [layer for layer in (best - half, best + half) if 0 <= layer < self._last and layer not in vectors]
+            contest |= self._tried(self._fits(trial, pairs, beside, needed=False), grid, n)
+        record = _record(contest, n)
+        order = self._ordered(contest, n)[:FINALISTS]
+        hopeless = trial is not whole and _served(contest.values()) <= POOR
+        if len(order) > 1 and not hopeless:
+            finalists = self._fits(whole, self._split.train, order)
+            contest = self._tried(finalists, finer, more)
+            record += _record(contest, more)
+            order = self._ordered(contest, more)
+        return {layer: contest[layer] for layer in order}, record
 
     def calibrated(self, vector: SteeringVector) -> SteeringVector:
         """The vector with the best multiplier of each direction, and the curves behind it in its provenance."""
@@ -265,20 +288,6 @@ class Search:
             raise failures[0]
         return found
 
-    def _compete(self, vectors: Mapping[int, SteeringVector]) -> tuple[Contest, list[JSON]]:
-        """The layers that are left, best first, after rounds of ever more inputs for ever fewer of them."""
-        left, record, of = list(vectors), [], {}
-        for n, grid in ROUNDS:
-            of = self._tried(vectors, left, grid, n)
-            record += [
-                {"layer": layer, "inputs": n, **{way: effect.share for way, (effect, _) in of[layer].items()}}
-                for layer in left
-            ]
-            left = self._ordered(of, n)[:FINALISTS]
-            if len(left) == 1:
-                break
-        return {layer: of[layer] for layer in left}, record
-
     def _ordered(self, of: Contest, n: int) -> list[int]:
         """The layers that are not far behind, best first, tried on `n` inputs.
 
@@ -296,16 +305,15 @@ class Search:
         return sorted(spilt, key=spilt.__getitem__) + sorted(others, key=ranks.__getitem__, reverse=True)
 
     def _tried(
-        self, vectors: Mapping[int, SteeringVector], layers: Sequence[int], grid: Sequence[float], n: int
+        self, vectors: Mapping[int, SteeringVector], grid: Sequence[float], n: int
     ) -> dict[int, dict[str, Tried]]:
         """What each layer does at its best multiplier of the grid; of a wider one if none serves both directions."""
-        chosen = [vectors[layer] for layer in layers]
-        found = self._best(chosen, grid, n)
-        if _served(found) <= POOR:
-            for tried, wider in zip(found, self._best(chosen, WIDER, n), strict=True):
+        found = self._best(list(vectors.values()), grid, n)
+        if found and _served(found) <= POOR:
+            for tried, wider in zip(found, self._best(list(vectors.values()), WIDER, n), strict=True):
                 for way, each in wider.items():
                     tried[way] = max(tried[way], each, key=lambda one: one[0].rank)
-        return dict(zip(layers, found, strict=True))
+        return dict(zip(vectors, found, strict=True))
 
     def _best(self, vectors: Sequence[SteeringVector], grid: Sequence[float], n: int) -> list[dict[str, Tried]]:
         """The greatest effect of each vector in each of its directions; all answers in one batch."""
@@ -321,6 +329,24 @@ class Search:
             if direction not in found[k] or effect.rank > found[k][direction][0].rank:
                 found[k][direction] = effect, steering
         return found
+
+
+def _kept_in(made: dict[int, SteeringVector], fit: Trial) -> Trial:
+    """The fit, made once a layer."""
+
+    def once(pairs: PairSet, layer: int) -> SteeringVector:
+        if layer not in made:
+            made[layer] = fit(pairs, layer)
+        return made[layer]
+
+    return once
+
+
+def _record(contest: Contest, n: int) -> list[JSON]:
+    return [
+        {"layer": layer, "inputs": n, **{way: effect.share for way, (effect, _) in tried.items()}}
+        for layer, tried in contest.items()
+    ]
 
 
 def _served(found: Iterable[Mapping[str, Tried]]) -> float:

@@ -24,6 +24,7 @@ class Size:
         batch: Exchanges a step.
         vocab: Number of tokens.
         context: Longest input.
+        mixed: Whether matrices are multiplied in bfloat16, which takes a wide model half the time.
     """
 
     hidden: int
@@ -36,6 +37,7 @@ class Size:
     batch: int = 96
     vocab: int = 3072
     context: int = 256
+    mixed: bool = False
 
     def config(self, *, bos: int, eos: int, pad: int) -> LlamaConfig:
         """The Llama configuration of this size."""
@@ -58,8 +60,8 @@ class Size:
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "S": Size(hidden=160, blocks=8, heads=5, mlp=432, steps=3600, rate=3e-3),
-        "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=1200, rate=2e-3),
-        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=900, rate=1.5e-3),
+        "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=1200, rate=2e-3, mixed=True),
+        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=900, rate=1.5e-3, mixed=True),
     }
 )
 """S ships with trimtab; M and L are for studies of scale."""

@@ -96,6 +96,8 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = LlamaForCausalLM(config)
+        if size.mixed:  # of both attentions the plain one has the faster backward pass in bfloat16
+            self.model.set_attn_implementation("eager")
         matrices = [weight for weight in self.model.model.layers.parameters() if weight.ndim > 1]
         norms = [weight for weight in self.model.parameters() if weight.ndim == 1]
         words = self.model.get_input_embeddings().weight
@@ -206,8 +208,9 @@ class Training:
 
     def _loss(self, rows: Rows) -> torch.Tensor:
         # right padding and a causal mask: no scored token sees a pad, so no mask is needed
-        hidden = self.model.model(input_ids=rows.ids).last_hidden_state
-        logits = self.model.lm_head(hidden[rows.scored])
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.size.mixed):
+            hidden = self.model.model(input_ids=rows.ids).last_hidden_state
+            logits = self.model.lm_head(hidden[rows.scored]).float()
         targets = rows.ids.roll(-1, dims=1)[rows.scored]
         losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return losses @ rows.weights
