@@ -100,7 +100,7 @@ def draw(base: dict[str, Any], results: list[dict[str, Any]], path: Path) -> Non
         axes.set_xlabel("layer")
         axes.set_ylim(-0.03 * top, top)
         axes.spines[["top", "right"]].set_visible(False)
-    attack.legend(frameon=True)
+    canvas.legend(loc="outside lower center", ncols=len(METHODS) + 1, frameon=False)
     canvas.savefig(path, dpi=150)
 
 

@@ -74,7 +74,7 @@ def fit(
         method: Name of a method, see `METHODS`.
         model: From `load_model`.
         pairs: From `load_pairs`, or whatever that takes.
-        layer: 0-based block whose output is edited, or `auto`: the one where a short fit turns most answers
+        layer: 0-based block whose output is edited, or `auto`: the one where a fit turns most answers
             both ways. `auto:elicit` and `auto:suppress` look at one direction alone.
         calibrate: Whether to look for the best multiplier; otherwise it is 1, and all pairs are learnt from.
         calibration_pairs: Pairs to calibrate on; then none is held out.
