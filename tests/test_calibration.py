@@ -4,6 +4,7 @@ import logging
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -367,6 +368,20 @@ class TestFit:
     def test_what_cannot_be_meant_is_refused(self, model, given, said):
         with pytest.raises(InputError, match=said):
             tt.fit("cdas", model, numbered(12), **given)
+
+    @pytest.mark.parametrize("best", [0, 1, 2])
+    def test_the_trace_is_that_of_the_vector(self, model, told_apart, monkeypatch, tmp_path, best):
+        """Several whole fits are made, and each writes a trace; the one that stays is of the layer that was found."""
+        at = lambda steering: steering.interventions[0].site.layer  # noqa: E731
+        monkeypatch.setattr(
+            Reader, "effects", lambda self, tries, n=None: [effect(0.95 if at(s) == best else 0.8) for _, s in tries]
+        )
+        trace = tmp_path / "trace.npz"
+        vector = tt.fit("cdas", model, numbered(24), layer="auto", epochs=2, batch_size=8, trace=trace)
+        (edit,) = vector.edits
+        assert edit.intervention.site.layer == best
+        with np.load(trace) as written:
+            assert np.allclose(written["vecs"][-1], edit.intervention.transform.directions[0].numpy(), atol=1e-6)
 
 
 class TestLayers:
