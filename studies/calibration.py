@@ -1,6 +1,7 @@
 """Is the multiplier that calibration finds the one that a judge would choose?
 
     python -m studies.calibration [NAME...]
+    python -m studies.calibration table             # of the results that are there, whichever code they are of
 
 For every concept of the organism's world: a vector whose layer and multipliers were found without a judge, against the
 best of all layers and multipliers by the exact judge (the oracle: chosen on one draw of prompts, measured on another,
@@ -11,13 +12,14 @@ both directions, and for each alone (`auto:elicit`, `auto:suppress`), which is w
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import time
 from typing import Any
 
 import trimtab as tt
-from studies.common import interval, kept, mean, rate_with_interval, with_interval
+from studies.common import interval, kept, mean, rate_with_interval, there, with_interval
 from trimtab.evaluation.demo import control_vectors
 from trimtab.evaluation.traits import Measured, Reference, Task, choose_right, measure
 from trimtab.fitting import FitOptions
@@ -245,6 +247,9 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Studies the concepts named, or all, and prints the table."""
+    if sys.argv[1:] == ["table"]:
+        sys.stdout.write(table([json.loads(there("calibration", name).read_text("utf-8")) for name in NAMES]) + "\n")
+        return
     names = sys.argv[1:] or NAMES
     model = tt.load_model("organism", device="cpu")
     plain = {n: choose_right(model, {"plain": None}, n)["plain"] for n in (CHOICES, MORE_CHOICES)}

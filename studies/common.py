@@ -32,9 +32,14 @@ def code() -> str:
     return digest.hexdigest()[:12]
 
 
+def there(study: str, key: str) -> Path:
+    """Where a result is kept."""
+    return RESULTS / study / f"{key}.json"
+
+
 def kept(study: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A result of an earlier run of the same code if there is one, else made now and written down."""
-    path = RESULTS / study / f"{key}.json"
+    path = there(study, key)
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["code"] == code():

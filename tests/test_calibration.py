@@ -151,9 +151,19 @@ class TestCurve:
         curve = curve_of(lambda multipliers: {m: effect(float(m > 1.2)) for m in multipliers})
         assert curve.best == 1.22
 
-    def test_the_search_stops_where_answers_break(self):
+    def test_the_search_stops_where_answers_stay_broken(self):
         curve = curve_of(lambda multipliers: {m: effect(0.0, 1.0, 0.0 if m > 2 else 0.5) for m in multipliers})
-        assert max(curve.effects) == pytest.approx(2.25)
+        assert max(curve.effects) == pytest.approx(3.38)
+
+    def test_a_valley_before_the_peak_is_crossed(self):
+        """Between half-turned and turned answers lie unlikely ones; the shares are those of `weather` at layer 1."""
+        shares = {1.0: (0.02, 1.0), 1.5: (0.25, 0.88), 2.25: (0.13, 0.2), 3.38: (1.0, 1.0), 5.07: (0.56, 0.56)}
+
+        def effects(multipliers):
+            near = {m: min(shares, key=lambda known: abs(known - m)) for m in multipliers}
+            return {m: effect(shares[k][0], 1.0, shares[k][1]) for m, k in near.items()}
+
+        assert curve_of(effects).best == pytest.approx(3.38, rel=0.15)
 
     def test_the_search_ends_where_nothing_helps(self):
         curve = curve_of(lambda multipliers: {m: effect(0.0, 0.0, 1.0) for m in multipliers})

@@ -65,8 +65,10 @@ WORSE = 0.1
 """A share that lies so far below the best one is past the peak."""
 HIGH = 0.9
 """Above this share any step that does not help is."""
+PEAK = 0.5
+"""A share up to this ends no climb: between half-turned answers and turned ones lies often a valley of unlikely ones."""
 BROKEN = 0.25
-"""Where fewer of the answers are likely, more strength is no use."""
+"""Where fewer of the answers are likely at two strengths running, more is no use."""
 ENOUGH = 0.98
 """A share from which on nothing better is looked for."""
 ALIKE = 0.03
@@ -360,15 +362,18 @@ Search = Generator[list[float], Mapping[float, Effect], Curve]
 def curve_search(side_effect: Weighed) -> Search:
     """Asks for the effects of as many multipliers as it takes to find the best.
 
-    From `START` upwards until answers get worse, or none can get better; downwards while the lowest is among the best;
-    then the geometric middles of the gaps beside the best, `REFINEMENTS` times, if they can be better or save strength.
+    From `START` upwards until answers that were good get worse, or none can get better, or they are broken; downwards
+    while the lowest is among the best; then the geometric middles of the gaps beside the best, `REFINEMENTS` times, if
+    they can be better or save strength.
     """
     curve = Curve(dict((yield list(START))))
     for _ in range(MOST_UP):
-        highest = max(curve.effects)
+        below, highest = sorted(curve.effects)[-2:]
         top, best = curve.effects[highest], curve.greatest
-        fallen = top.share < best.share - WORSE or (best.share >= HIGH and curve.best != highest)
-        if best.share >= ENOUGH or fallen or top.likely < BROKEN:
+        worse = best.share > PEAK and top.share < best.share - WORSE
+        fallen = worse or (best.share >= HIGH and curve.best != highest)
+        broken = max(top.likely, curve.effects[below].likely) < BROKEN
+        if best.share >= ENOUGH or fallen or broken:
             break
         curve = curve.with_more((yield curve.fresh([highest * STEP])))
     for _ in range(MOST_DOWN):
