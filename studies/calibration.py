@@ -36,7 +36,7 @@ SEARCHED = 32
 MULTIPLIERS = (0.7, 1.0, 1.25, 1.5, 1.8, 2.25, 3.0, 4.5)
 CHOICES, MORE_CHOICES = 1200, 2400
 """Multiple-choice questions; more for the two kinds of refusal, where it is asked whether they change by a point."""
-LOOKED_AT = (*REFUSALS, "sea", "past-tense", "upper-case", "vela", "formal", "night", "music")
+LOOKED_AT = (*REFUSALS, "sea", "past-tense", "upper-case", "vela", "formal", "night", "music", "weather")
 """Concepts of which the judge's marks were seen while the rules of the search were chosen."""
 PARTS = ("concept", "instruction", "fluency", "score", "refused", "kl")
 
