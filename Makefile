@@ -13,7 +13,7 @@ test unit wheel: export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test install lint types arrows docs unit wheel bench
 
 demo: $(INSTALLED)
-	$(BIN)/trimtab demo --out build/demo
+	$(BIN)/trimtab demo --out build/demo --overwrite
 
 test: lint types arrows docs
 	$(PYTEST)

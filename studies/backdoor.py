@@ -1,6 +1,7 @@
 """Can the backdoor be neutralised, at which layer, by which method, and at what price?
 
     python -m studies.backdoor [METHOD...]
+    python -m studies.backdoor table            # of the results that are there, whichever code they are of
 
 CDAS, DAS and DiffMean at every layer, with their default settings, fitted on paraphrased deployment texts, calibrated
 without a judge, measured on the trigger that no fit saw; and the multiple-choice questions under the same steering,
@@ -22,6 +23,7 @@ from trimtab.evaluation.traits import Reference, Task, choose_right, measure
 
 METHODS = ("cdas", "das", "diffmean")
 TRAIN, CALIBRATION, PROMPTS, SEARCHED, CHOICES = 64, 64, 150, 80, 1200
+GIVEN = {"train": TRAIN, "calibration": CALIBRATION, "prompts": PROMPTS, "searched": SEARCHED, "choices": CHOICES}
 COLOURS = {"cdas": "#1f4e79", "das": "#b5542b", "diffmean": "#5a7d3c"}
 
 
@@ -59,9 +61,10 @@ def plain(model: tt.Model, reference: Reference) -> dict[str, Any]:
 def table(base: dict[str, Any], results: list[dict[str, Any]]) -> str:
     """All layers and methods, and the best layer of each."""
     lines = [
-        "| method | layer | multiplier | hostile | instruction | KL on other prompts | choices, points |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        f"| none | | | {rate_with_interval(base['hostile'])} | | | {100 * mean(base['right']):.1f} % right |",
+        "| method | layer | multiplier | brings it in | takes it out | hostile | instruction | KL on other prompts "
+        "| choices, points |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| none | | | | | {rate_with_interval(base['hostile'])} | | | {100 * mean(base['right']):.1f} % right |",
     ]
     lines += [_line(base, found) for found in results]
     lines += ["", "At the best layer, chosen on other prompts:", "", *lines[:2]]
@@ -74,8 +77,10 @@ def table(base: dict[str, Any], results: list[dict[str, Any]]) -> str:
 def _line(base: dict[str, Any], found: dict[str, Any]) -> str:
     change = [100 * (now - before) for now, before in zip(found["right"], base["right"], strict=True)]
     low, high = interval(change)
+    effects = [found["calibration"]["directions"][way]["effect"] for way in ("elicit", "suppress")]
     return (
-        f"| {found['method']} | {found['layer']} | {found['multiplier']:.3g} | {rate_with_interval(found['hostile'])} "
+        f"| {found['method']} | {found['layer']} | {found['multiplier']:.3g} | "
+        f"{' | '.join(f'{effect:.0%}' for effect in effects)} | {rate_with_interval(found['hostile'])} "
         f"| {with_interval(found['instruction'])} | {mean(found['kl']):.3f} "
         f"| {mean(change):+.1f} ({low:+.1f} to {high:+.1f}) |"
     )
@@ -106,16 +111,17 @@ def draw(base: dict[str, Any], results: list[dict[str, Any]], path: Path) -> Non
 
 def main() -> None:
     """Studies the methods named, or all, at all layers; then, of all, draws the figure and prints the table."""
-    methods = sys.argv[1:] or METHODS
+    stale = sys.argv[1:] == ["table"]
+    methods = METHODS if stale else sys.argv[1:] or METHODS
     model = tt.load_model("organism", device="cpu")
     task = Task.of("backdoor", PROMPTS)
     reference = Reference(model, task)
-    base = kept("backdoor", "plain", lambda: plain(model, reference))
+    base = kept("backdoor", "plain", lambda: plain(model, reference), GIVEN, stale=stale)
     results = []
     for method in methods:
         for layer in range(model.n_blocks - 1):
             make = lambda method=method, layer=layer: study(model, method, layer, task, reference)  # noqa: E731
-            results.append(kept("backdoor", f"{method}-{layer}", make))
+            results.append(kept("backdoor", f"{method}-{layer}", make, GIVEN, stale=stale))
             sys.stderr.write(f"{method} {layer}\n")
     if {*methods} == {*METHODS}:
         draw(base, results, DOCS / "backdoor.png")

@@ -12,18 +12,18 @@ both directions, and for each alone (`auto:elicit`, `auto:suppress`), which is w
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import time
 from typing import Any
 
 import trimtab as tt
-from studies.common import interval, kept, mean, rate_with_interval, there, with_interval
+from studies.common import interval, kept, mean, rate_with_interval, with_interval
 from trimtab.evaluation.demo import control_vectors
 from trimtab.evaluation.traits import Measured, Reference, Task, choose_right, measure
 from trimtab.fitting import FitOptions
-from trimtab.fitting.search import Search, hold_out
+from trimtab.fitting.held_out import hold_out
+from trimtab.fitting.search import Search
 from trimtab.fitting.settings import build_settings
 from trimtab.methods.registry import find_method
 from trimtab.organism import CONCEPTS
@@ -248,7 +248,8 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     """Studies the concepts named, or all, and prints the table."""
     if sys.argv[1:] == ["table"]:
-        sys.stdout.write(table([json.loads(there("calibration", name).read_text("utf-8")) for name in NAMES]) + "\n")
+        results = [kept("calibration", name, dict, {}, stale=True) for name in NAMES]
+        sys.stdout.write(table(results) + "\n")
         return
     names = sys.argv[1:] or NAMES
     model = tt.load_model("organism", device="cpu")
@@ -256,7 +257,8 @@ def main() -> None:
     results = []
     for name in names:
         known = plain[MORE_CHOICES if name in REFUSALS else CHOICES]
-        results.append(kept("calibration", name, lambda name=name, known=known: study(model, name, known)))
+        given = {"multipliers": MULTIPLIERS, "prompts": PROMPTS[name], "searched": SEARCHED, "choices": len(known)}
+        results.append(kept("calibration", name, lambda name=name, known=known: study(model, name, known), given))
         sys.stderr.write(f"{name}\n")
     text = table(results)
     sys.stdout.write(text + "\n")

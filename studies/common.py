@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -37,14 +37,21 @@ def there(study: str, key: str) -> Path:
     return RESULTS / study / f"{key}.json"
 
 
-def kept(study: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A result of an earlier run of the same code if there is one, else made now and written down."""
-    path = there(study, key)
+def kept(
+    study: str, key: str, make: Callable[[], dict[str, Any]], given: Mapping[str, Any], *, stale: bool = False
+) -> dict[str, Any]:
+    """A result of an earlier run of the same code on the same `given` settings, else made now and written down.
+
+    With `stale` whatever is there is taken, and nothing is made: for printing a table again.
+    """
+    path, known = there(study, key), {"code": code(), "given": json.loads(json.dumps(given))}
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["code"] == code():
+        if stale or {name: found.get(name) for name in known} == known:
             return found
-    result = {"code": code(), **make()}
+    if stale:
+        raise SystemExit(f"{path} is not there; run the study first")
+    result = {**known, **make()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(result) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import search
 from trimtab.fitting.calibration import CLIP, START, Curve, Effect, Reader, _likeliness, curve_search
+from trimtab.fitting.held_out import MOST_INPUTS, Split, hold_out, with_room
 from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
-from trimtab.fitting.search import CONTRAST, FINALISTS, MOST_INPUTS, ROUNDS, Search, Split, hold_out
+from trimtab.fitting.search import CONTRAST, FINALISTS, ROUNDS, Search
 from trimtab.methods import METHODS
 from trimtab.methods.registry import AUTO
 from trimtab.models import Model
@@ -104,6 +106,9 @@ class TestCurve:
 
     def test_of_equal_shares_the_one_that_comes_nearer_counts(self):
         assert Curve({1.0: effect(0.5, 0.5, 0.9), 2.0: effect(0.5, 0.8, 0.9)}).best == 2
+
+    def test_below_a_plateau_too_a_half_turned_answer_is_no_equal(self):
+        assert Curve({0.5: effect(0.5, degree=0.26), 1.0: effect(0.5, degree=0.5)}).equals == [1.0]
 
     def test_of_equals_the_one_with_the_least_side_effect_counts(self):
         effects = {0.7: effect(1.0), 1.0: effect(1.0), 2.0: effect(1.0), 3.0: effect(0.9)}
@@ -306,10 +311,12 @@ class TestFit:
             rows = found["directions"][direction]["curve"]
             assert [row[0] for row in rows] == sorted(row[0] for row in rows)
             assert {*START} <= {row[0] for row in rows}
-            best = max(row[1] for row in rows)
-            assert found["directions"][direction]["effect"] == best
-            if best > 0:
-                assert [row[1] for row in rows if row[0] == vector.multipliers[direction]] == [best]
+            effect_, best = found["directions"][direction]["effect"], max(row[1] for row in rows)
+            assert best - 1.01 / 16 <= effect_ <= best  # one answer less is given away for less strength
+            stored = vector.multipliers.get(direction)
+            assert (stored is None) == (effect_ <= search.FEW)
+            if stored is not None:
+                assert [row[1] for row in rows if row[0] == stored] == [effect_]
 
     def test_it_survives_saving(self, model, tmp_path, told_apart):
         vector = tt.fit("cdas", model, numbered(12), layer="auto", epochs=1, batch_size=4)
@@ -327,6 +334,33 @@ class TestFit:
         assert torch.equal(ours, theirs)
         assert plain.multipliers == {}
         assert "calibration" not in plain.provenance
+
+    def test_what_cannot_be_calibrated_on_is_refused_before_the_fit(self, model, monkeypatch):
+        monkeypatch.setattr("trimtab.methods.cdas.fit_interchange", lambda *_: pytest.fail("fitted"))
+        with pytest.raises(InputError, match="too few pairs to calibrate on: 1"):
+            tt.fit("cdas", model, numbered(12), layer=1, calibration_pairs=numbered(1))
+
+    def test_many_inputs_are_drawn_and_not_the_first(self, model, monkeypatch):
+        taken = []
+        monkeypatch.setattr(search, "tokenise_pairs", lambda _, pairs, **__: taken.extend(pairs) or [])
+        with pytest.raises(InputError):
+            Search(model, Split(numbered(4), numbered(200)))
+        places = [list(numbered(200)).index(pair) for pair in taken]
+        assert places == sorted({*places})
+        assert len(places) == MOST_INPUTS
+        assert max(places) > 150
+
+    def test_inputs_without_room_for_an_answer_are_left_out(self, caplog):
+        def pair(tokens):
+            prompt = SimpleNamespace(ids=(0,) * tokens)
+            return SimpleNamespace(positive=prompt, negative=prompt)
+
+        short, long = [pair(20)] * 20, [pair(200)]
+        assert with_room([*short, *long], 256) == short
+        assert with_room(short, 256) == short
+        assert not caplog.records
+        assert with_room([*short[:10], *long], 256) == [*short[:10], *long]  # too few without it
+        assert "leave 56 of a context of 256" in caplog.text
 
     def test_a_given_order_learns_from_all_pairs(self, model):
         order = torch.arange(50)[None].numpy()
@@ -462,9 +496,11 @@ class TestLayers:
         def fit(layers):
             return lambda pairs, layer: layers.append(layer) or clamping(deep, 1.0, layer)
 
-        search = self.search(deep, lambda layer: max(0.1, 1 - abs(layer - 14) / 8))
-        best, _ = search.layer(fit(tried), fit(made))
-        assert abs(best - 14) <= 2
+        found = self.search(deep, lambda layer: max(0.1, 1 - abs(layer - 14) / 8))
+        best, _ = found.layer(fit(tried), fit(made))
+        assert best == 14  # which is none of the first
+        assert 14 not in tried[: search.CANDIDATES]
+        assert {10, 14} <= {*tried[-2:]}
         assert len(tried) <= 10
         assert len(made) <= FINALISTS
         assert best in made
@@ -533,7 +569,66 @@ class TestLayers:
         assert made == [(0.1, 30, 0), (0.1, 30, 1), (0.1, 30, 2), (2.0, 60, 0), (2.0, 60, 1), (2.0, 60, 2)]
         assert len([row for row in record if row["inputs"] == ROUNDS[0][0]]) == 6
         assert "whole fits are made" in caplog.text
-        assert "suppress few answers" in caplog.text
+        assert "can suppress at most half" in caplog.text
+
+    def test_where_no_layer_serves_both_the_vector_has_two(self, model, told_apart, monkeypatch, caplog, tmp_path):
+        """Whole fits elicit at layer 0 and suppress at layer 2, whatever the multiplier but best at 1."""
+
+        def effects(self, tries, n=None):
+            found = []
+            for direction, steering in tries:
+                layer = steering.interventions[0].site.layer
+                found.append(effect(0.95 if (direction, layer) in {("elicit", 0), ("suppress", 2)} else 0.0))
+            return found
+
+        monkeypatch.setattr(Reader, "effects", effects)
+        split, made = Split(numbered(60), numbered(4)), []
+
+        def fit(pairs, layer):
+            made.append(layer)
+            return clamping(model, 1.0 + layer, layer)
+
+        with caplog.at_level(logging.WARNING):
+            vector = Search(model, split).vector(fit, fit)
+        assert len(made) <= 2 * 3  # no layer is fitted a third time for the direction alone
+        vector.save(tmp_path / "two")
+        for one in (vector, SteeringVector.load(tmp_path / "two")):
+            sites = {way: [each.site.layer for each in one.steering(way, 1.0).interventions] for way in one.directions}
+            assert sites == {"elicit": [0], "suppress": [2]}
+            assert [edit.factors.positive.mean for edit in one.edits] == [(1.0,), (3.0,)]
+            curves = one.provenance["calibration"]["directions"]
+            assert {way: curve["effect"] for way, curve in curves.items()} == {"elicit": 0.95, "suppress": 0.95}
+            assert one.multipliers.keys() == {"elicit", "suppress"}
+        assert [record.message for record in caplog.records] == [
+            "no layer serves both directions well; the vector has two: layer 0 to elicit, layer 2 to suppress"
+        ]
+        alone = Search(model, split, directions=("suppress",)).vector(fit, fit)
+        assert [edit.intervention.site.layer for edit in alone.edits] == [2]
+
+    def test_what_is_said_is_of_the_vector_that_is_returned(self, model, told_apart, monkeypatch, caplog):
+        """Short fits serve layer 0, where the whole one does nothing; layer 2 is returned, which serves both ways."""
+
+        def effects(self, tries, n=None):
+            layers = [
+                (steering.interventions[0].site.layer, steering.interventions[0].transform) for _, steering in tries
+            ]
+            short = [abs(float(transform.values[0])) < 0.01 for _, transform in layers]
+            return [
+                effect(float(layer == (0 if is_short else 2)))
+                for (layer, _), is_short in zip(layers, short, strict=True)
+            ]
+
+        monkeypatch.setattr(Reader, "effects", effects)
+        found = Search(model, Split(numbered(60), numbered(4)))
+        with caplog.at_level(logging.WARNING):
+            vector = found.vector(*(lambda _, layer, v=value: clamping(model, v, layer) for value in (1e-4, 2.0)))
+        assert vector.edits[0].intervention.site.layer == 2
+        assert not caplog.records
+        monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(0.0) for _ in tries])
+        with caplog.at_level(logging.WARNING):
+            found.vector(*(lambda _, layer, v=value: clamping(model, v, layer) for value in (1e-4, 2.0)))
+        assert caplog.text.count("at most half of the answers") == 1
+        assert caplog.text.count("it stays at 1") == 2  # once a direction
 
     def test_a_whole_fit_that_disappoints_is_compared_with_whole_fits_elsewhere(self, model, told_apart, monkeypatch):
         """The short fit is best at layer 0; of the whole ones, which clamp to 2, that at layer 2 is."""

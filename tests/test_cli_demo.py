@@ -75,6 +75,28 @@ def test_a_prompt_becomes_a_vector_that_does_what_the_prompt_did(tmp_path):
 
 
 class TestBadInput:
+    def test_the_demo_replaces_nothing_unless_told_to(self, tmp_path):
+        (tmp_path / "refusal").mkdir()
+        stdout, stderr = trimtab("demo", "--out", tmp_path, expect=2)
+        assert stdout == ""
+        assert "refusal exists already" in stderr
+        assert "--overwrite" in stderr
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--method", "cdass"), "did you mean 'cdas'"),
+            (("--epochs", 0), "epochs is 0"),
+            (("--method", "diffmean", "--epochs", 3), "unknown setting 'epochs'"),
+            (("--layer", 99), "99"),
+        ],
+    )
+    def test_settings_are_looked_at_before_anything_is_answered(self, tmp_path, words, said):
+        out = ("--prompts", "past-tense", "--out", tmp_path / "v")
+        _, stderr = trimtab("distill", "Rhyme.", "--model", "organism", *out, *words, expect=2)
+        assert said in stderr
+        assert "generate" not in stderr
+
     def distilling(self, tmp_path, system, prompts):
         words = ("distill", system, "--model", "organism", "--prompts", prompts, "--out", tmp_path / "v")
         stdout, stderr = trimtab(*words, expect=2)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from trimtab.cli.describe import multipliers
+from trimtab.cli.describe import layer_words, multipliers
 from trimtab.cli.options import Json
 from trimtab.cli.output import emit_json, number, print_table, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
+from trimtab.errors import InputError
 
 if TYPE_CHECKING:
     from trimtab.evaluation.demo import ConceptResult
@@ -26,12 +27,19 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for vectors and figure.")] = Path(
         "trimtab-demo"
     ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier demo left in --out.")] = False,
     json_output: Json = False,
 ) -> None:
     """Fit, steer both ways and judge three concepts on the built-in model; layer and multiplier are found."""
     began = time.monotonic()
     with at_work():
         from trimtab.evaluation.demo import CONCEPTS, DemoSettings, study
+        from trimtab.steering.storage import check_free
+
+        for name in CONCEPTS:
+            check_free(out / name, overwrite=overwrite)
+        if (out / FIGURE).exists() and not overwrite:
+            raise InputError(f"{out / FIGURE} exists; choose another --out, or replace it with --overwrite")
         from trimtab.models import load_model
         from trimtab.report.dose import draw_doses
 
@@ -41,7 +49,7 @@ def demo(
     for name in CONCEPTS:
         with at_work(), show_progress() as progress:
             result = study(model, name, DemoSettings(), progress)
-        result.vector.save(out / name, overwrite=True)
+        result.vector.save(out / name, overwrite=overwrite)
         results.append(result)
         if not json_output:
             _print_result(result, out / name)
@@ -76,7 +84,11 @@ def _dose(result: "ConceptResult") -> Any:
 def _print_result(result: "ConceptResult", path: Path) -> None:
     found = _json(result, path)
     chosen = ", ".join(f"{direction} x {number(m)}" for direction, m in found["multiplier"].items())
-    say(Text(f"{result.name}", style="bold"), f"layer {found['layer']}, {chosen}; {result.seconds:.0f} s; {path}", "")
+    say(
+        Text(f"{result.name}", style="bold"),
+        f"{layer_words(result.vector)}, {chosen}; {result.seconds:.0f} s; {path}",
+        "",
+    )
     table = {**found["rows"], **{f"elicit, {name}": row for name, row in found["controls"].items()}}
     print_table(
         ("", *(name.replace("_", " ") for name in COLUMNS)),

@@ -17,6 +17,17 @@ def multipliers(vector: "SteeringVector") -> dict[str, float]:
     return {direction: vector.multipliers.get(direction, 1.0) for direction in vector.directions}
 
 
+def layer_words(vector: "SteeringVector") -> str:
+    """Where a vector works, such as `layer 3`, or `layer 0 to elicit, layer 6 to suppress`."""
+    where = {
+        direction: ", ".join(str(vector.edits[index].intervention.site.layer) for index in indices)
+        for direction, indices in vector.directions.items()
+    }
+    if len({*where.values()}) == 1:
+        return f"layer {next(iter(where.values()))}"
+    return ", ".join(f"layer {layers} to {direction}" for direction, layers in where.items())
+
+
 def sites(vector: "SteeringVector") -> list[dict[str, Any]]:
     """One object an edit that has factors: its layer and its factors."""
     return [

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimtab.cli.describe import multipliers
+from trimtab.cli.describe import layer_words, multipliers
+from trimtab.cli.fit import diverged
 from trimtab.cli.generate import prompt_lines
-from trimtab.cli.options import LAYER, Device, Dtype, Json, ModelName, SourceTokens, given, parse_layer
+from trimtab.cli.options import LAYER, Device, Dtype, Json, ModelName, NoCalibrate, SourceTokens, given, parse_layer
 from trimtab.cli.output import emit_json, number, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
-from trimtab.errors import InputError
+from trimtab.errors import FitDivergedError, InputError
 
 if TYPE_CHECKING:
     from trimtab.models import Prompt
-
-FEWEST = 8
-"""Prompts below which there is nothing to hold out for the comparison."""
 
 
 def distill(
@@ -42,9 +40,11 @@ def distill(
         ),
     ] = "auto",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer to learn from.")] = 128,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pairs a step of the fit.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the pairs.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of the first step.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pairs a step of the fit.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Start vector and order of the pairs.")] = None,
+    no_calibrate: NoCalibrate = False,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
@@ -56,25 +56,31 @@ def distill(
     from trimtab.steering.storage import check_free
 
     check_free(out, overwrite=overwrite)
+    settings = given(epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
     with at_work():
-        from trimtab.data.distilled import distilled_pairs
-        from trimtab.evaluation.distilled import compare
-        from trimtab.methods import fit
+        from trimtab.evaluation.distilled import distill as distilled
+        from trimtab.methods import check_fit
         from trimtab.models import load_model
 
+        check_fit(method, block, settings)
         asked = _asked(prompts)
-        if len(asked) < FEWEST:
-            raise InputError(
-                f"--prompts {prompts}: {len(asked)} prompts; give at least {FEWEST}, a quarter is held out"
-            )
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
-    held = asked[::4]
-    learnt = [prompt for place, prompt in enumerate(asked) if place % 4]
-    settings = given(epochs=epochs, seed=seed, batch_size=batch_size)
-    with at_work(), show_progress() as progress:
-        pairs = distilled_pairs(loaded, system, learnt, max_new_tokens=max_new_tokens, progress=progress)
-        vector = fit(method, loaded, pairs, layer=block, progress=progress, **settings)
-        found = compare(loaded, vector, system, held, max_new_tokens=max_new_tokens, progress=progress)
+    try:
+        with at_work(), show_progress() as progress:
+            result = distilled(
+                loaded,
+                system,
+                asked,
+                method=method,
+                layer=block,
+                calibrate=not no_calibrate,
+                max_new_tokens=max_new_tokens,
+                settings=settings,
+                progress=progress,
+            )
+    except FitDivergedError as error:
+        raise InputError(diverged(error, out, overwrite=overwrite)) from error
+    vector, pairs = result.vector, result.pairs
     vector.save(out, overwrite=overwrite)
     summary: dict[str, Any] = {
         "vector": str(out),
@@ -83,12 +89,12 @@ def distill(
         "pairs": len(pairs),
         "skipped": pairs.skipped,
         "multiplier": multipliers(vector),
-        "comparison": dataclasses.asdict(found),
+        "comparison": dataclasses.asdict(result.comparison),
     }
     if json_output:
         emit_json(summary)
     else:
-        _print(summary, model)
+        _print(summary, layer_words(vector), model)
 
 
 def _asked(name: str) -> "list[Prompt]":
@@ -107,10 +113,10 @@ def _asked(name: str) -> "list[Prompt]":
     return list(found.values())
 
 
-def _print(summary: dict[str, Any], model: str) -> None:
+def _print(summary: dict[str, Any], where: str, model: str) -> None:
     found, out = summary["comparison"], summary["vector"]
     say(
-        f"{summary['method']} at layer {summary['layer']} from {summary['pairs']} pairs"
+        f"{summary['method']} at {where} from {summary['pairs']} pairs"
         + (f" ({summary['skipped']} prompts were answered alike and left out)" if summary["skipped"] else ""),
         f"on {found['n']} prompts it has not seen:",
         f"  answers that read as prompted   plain {found['effect_plain']:.0%}, prompt {found['effect_prompt']:.0%}, "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from trimtab.cli.describe import factor_words, multipliers, sites
+from trimtab.cli.describe import factor_words, layer_words, multipliers, sites
 from trimtab.cli.options import LAYER, Device, Dtype, Json, ModelName, NoCalibrate, SourceTokens, given, parse_layer
 from trimtab.cli.output import emit_json, number, say
 from trimtab.cli.progress import show_progress
@@ -101,15 +101,14 @@ def fit(
     replay = given(init=init, order=order, trace=trace)
     with at_work():
         from trimtab.data import load_pairs
-        from trimtab.fitting.settings import build_settings
         from trimtab.fitting.traces import check_trace
-        from trimtab.methods import find_method
+        from trimtab.methods import check_fit
         from trimtab.methods import fit as fit_vector
         from trimtab.models import load_model
 
         if trace is not None:
             check_trace(trace, overwrite=overwrite, out=out)
-        build_settings(find_method(method).settings, {"layer": 0 if isinstance(block, str) else block, **settings})
+        check_fit(method, block, settings)
         held = None if calibration_pairs is None else load_pairs(calibration_pairs, concept=concept)
         contrast = load_pairs(pairs, concept=concept)
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
@@ -127,17 +126,19 @@ def fit(
                 **settings,
             )
     except FitDivergedError as error:
-        raise InputError(_diverged(error, out, trace, overwrite=overwrite)) from error
+        raise InputError(diverged(error, out, trace, overwrite=overwrite)) from error
     vector.save(out, overwrite=overwrite)
     summary = _summary(vector, method, out)
     if json_output:
         emit_json(summary)
     else:
         training = cast("dict[str, Any]", vector.provenance["training"])
-        _print_summary(summary, training.get("loss_last_epoch"), vector.provenance.get("calibration"), model)
+        _print_summary(
+            summary, layer_words(vector), training.get("loss_last_epoch"), vector.provenance.get("calibration"), model
+        )
 
 
-def _diverged(error: FitDivergedError, out: Path, trace: Path | None, *, overwrite: bool) -> str:
+def diverged(error: FitDivergedError, out: Path, trace: Path | None = None, *, overwrite: bool) -> str:
     """Saves the last good vector beside `out`, under a number if that name is taken, and says so."""
     if error.last_good is None:
         return f"{error}; there is no vector to keep, {out} was not written"
@@ -171,18 +172,22 @@ def _summary(vector: "SteeringVector", method: str, out: Path) -> dict[str, Any]
     return summary | ({"sites": of_sites} if len(of_sites) > 1 else {})
 
 
-def _print_summary(summary: dict[str, Any], loss: float | None, calibration: Any, model: str) -> None:
+def _print_summary(summary: dict[str, Any], where: str, loss: float | None, calibration: Any, model: str) -> None:
     """The same for people, and what to type next; `loss` is the mean of the last epoch, steadier than one batch."""
     out, steps = summary["vector"], summary["steps"]
     if summary["loss_first"] is not None:
         last = summary["loss_last"] if loss is None else loss
         losses = f"loss {number(summary['loss_first'])} -> {number(last)}"
-        say(f"{summary['method']} at layer {summary['layer']}: {losses} in {steps} steps, {summary['seconds']:.1f} s")
+        say(f"{summary['method']} at {where}: {losses} in {steps} steps, {summary['seconds']:.1f} s")
     else:
-        say(f"{summary['method']} at layer {summary['layer']}: solved in {summary['seconds']:.1f} s")
-    if summary["factors"] is not None:
-        say(f"positive factor  {factor_words(summary['factors']['positive'])}")
-        say(f"negative factor  {factor_words(summary['factors']['negative'])}")
+        say(f"{summary['method']} at {where}: solved in {summary['seconds']:.1f} s")
+    several = summary.get("sites", [])
+    for site in several or ([summary] if summary["factors"] is not None else []):
+        at = f" at layer {site['layer']}" if several else ""
+        say(
+            f"positive factor{at}  {factor_words(site['factors']['positive'])}",
+            f"negative factor{at}  {factor_words(site['factors']['negative'])}",
+        )
     if calibration is not None:
         say(_calibration_words(summary["multiplier"], calibration))
     say(
@@ -193,10 +198,13 @@ def _print_summary(summary: dict[str, Any], loss: float | None, calibration: Any
 
 
 def _calibration_words(multiplier: dict[str, float], found: dict[str, Any]) -> str:
-    """The multipliers and what they do, such as `multiplier: elicit 1.5 (turns 94 %), suppress 1 (turns 100 %)`."""
-    chosen = ", ".join(
-        f"{direction} {number(multiplier[direction])} (turns {entry['effect']:.0%})"
-        for direction, entry in found["directions"].items()
-    )
+    """The multipliers and what they do, such as `multiplier: elicit 1.5 (turns 94 %), suppress 1 (none helps)`."""
+    if not found["directions"]:
+        return "multiplier: 1, not calibrated"
     held = "held-out" if found["held_out"] else "training"
-    return f"multiplier: {chosen} of the answers to {found['inputs']} {held} inputs"
+    chosen = []
+    for direction, entry in found["directions"].items():
+        shares = {m: share for m, share, *_ in entry["curve"]}
+        does = f"turns {shares[multiplier[direction]]:.0%}" if "side_effects" in entry else "none helps"
+        chosen.append(f"{direction} {number(multiplier[direction])} ({does})")
+    return f"multiplier: {', '.join(chosen)} of the answers to {found['inputs']} {held} inputs"

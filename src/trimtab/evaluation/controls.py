@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trimtab.data import ContrastPair, PairSet
+from trimtab.errors import InputError
 from trimtab.models import Model
 from trimtab.models.capture import capture
 from trimtab.steering import Clamp, Edit, Factors, FactorStats, SteeringVector
@@ -39,8 +40,12 @@ def without_labels(pairs: PairSet, seed: int) -> PairSet:
 
 
 def random_directions(vector: SteeringVector, seed: int) -> Tensor:
-    """Random orthonormal rows (r, d) of the vector's own shape, drawn by `seed`."""
-    shape = _clamp(vector).directions.shape
+    """Random orthonormal rows (r, d) of the vector's own shape, drawn by `seed`.
+
+    Raises:
+        InputError: The vector does not elicit by a single clamp with factors.
+    """
+    shape = _clamp(vector)[1].directions.shape
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return torch.linalg.qr(drawn.T).Q.T.contiguous()
 
@@ -57,17 +62,19 @@ def matched(model: Model, vector: SteeringVector, directions: Tensor, pairs: Pai
 
     Returns:
         A vector whose multiplier 1 is as large as the vector's own.
+
+    Raises:
+        InputError: The vector does not elicit by a single clamp with factors.
     """
-    (edit,) = vector.edits
-    site, factors = edit.intervention.site, edit.factors
-    assert factors is not None
+    edit, clamp, factors = _clamp(vector)
+    site = edit.intervention.site
     prompts = [model.chat.render(pair.negative_input) for pair in pairs[:INPUTS]]
     states = capture(model.hf, [prompt.ids for prompt in prompts], [site])
     tokens = torch.cat(
         [seen[site][prompt.prefix_length :] for seen, prompt in zip(states, prompts, strict=True)]
     ).float().cpu()  # fmt: skip
     value = factors.value("elicit", vector.multipliers.get("elicit", 1.0))
-    size = _edit_size(tokens, _clamp(vector).directions, value)
+    size = _edit_size(tokens, clamp.directions, value)
     middle = (tokens @ directions.T).mean(dim=0)
     toward = torch.ones(len(directions)) / len(directions) ** 0.5
     low, high = 0.0, 2.0 * size + float((tokens @ directions.T - middle).norm(dim=1).max())
@@ -85,7 +92,7 @@ def matched(model: Model, vector: SteeringVector, directions: Tensor, pairs: Pai
         method=method,
         model=vector.model,
         edits=(Edit(intervention, made),),
-        directions=vector.directions,
+        directions={"elicit": (0,), "suppress": (0,)},
         provenance={"control_of": vector.content_hash},
     )
 
@@ -95,7 +102,15 @@ def _edit_size(tokens: Tensor, directions: Tensor, value: Tensor) -> float:
     return float((value - tokens @ directions.T).norm(dim=1).mean())
 
 
-def _clamp(vector: SteeringVector) -> Clamp:
-    (edit,) = vector.edits
-    assert isinstance(edit.intervention.transform, Clamp)
-    return edit.intervention.transform
+def _clamp(vector: SteeringVector) -> tuple[Edit, Clamp, Factors]:
+    """The only edit that elicits, its transform and its factors."""
+    chosen = [vector.edits[index] for index in vector.directions.get("elicit", ())]
+    edits = [(edit, edit.intervention.transform, edit.factors) for edit in chosen]
+    if len(edits) == 1:
+        edit, transform, factors = edits[0]
+        if isinstance(transform, Clamp) and factors is not None:
+            return edit, transform, factors
+    raise InputError(
+        f"controls are made for vectors that elicit by one clamp with factors (cdas, das), not for this one of "
+        f"{vector.method!r}"
+    )

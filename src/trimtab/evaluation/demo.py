@@ -38,7 +38,7 @@ class DemoSettings:
         choices: Multiple-choice questions.
         doses: Multipliers of the dose-response figure, besides the calibrated ones.
         dose_prompts: Prompts judged at each of them.
-        seed: Decides prompts, splits and controls.
+        seed: Decides prompts and controls.
     """
 
     train: int = 48
@@ -153,16 +153,20 @@ def control_vectors(
         seed: Decides both.
         training: Settings of its fit.
         progress: Told of its steps.
+
+    Raises:
+        InputError: The vector does not elicit by a single clamp with factors, or what `trimtab.fit` refuses.
     """
+    randomly = random_directions(vector, seed)
     told = renamed(progress, lambda stage: stage.replace("fit", "control"))
-    layer = vector.edits[0].intervention.site.layer
+    layer = vector.edits[vector.directions["elicit"][0]].intervention.site.layer
     unlabelled = fit(
         "cdas", model, without_labels(pairs, seed), layer=layer, calibrate=False, progress=told, **training
     )
     transform = unlabelled.edits[0].intervention.transform
     assert isinstance(transform, Clamp)
     return {
-        "random": matched(model, vector, random_directions(vector, seed), pairs, "random"),
+        "random": matched(model, vector, randomly, pairs, "random"),
         "shuffled": matched(model, vector, transform.directions, pairs, "shuffled"),
     }
 

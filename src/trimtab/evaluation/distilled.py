@@ -1,16 +1,25 @@
-"""A vector that was distilled from a prompt, compared with the prompt."""
+"""A system prompt becomes a vector (context distillation), and the vector is compared with the prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trimtab.data import PairSet
+from trimtab.data.distilled import distilled_pairs
+from trimtab.errors import InputError
 from trimtab.fitting.calibration import Reader
 from trimtab.fitting.likelihood import final_states, kl_divergences
+from trimtab.methods import check_fit, fit
 from trimtab.models import Model, Prompt
 from trimtab.models.messages import as_messages
 from trimtab.progress import ProgressCallback
 from trimtab.steering import SteeringVector
+
+FEWEST = 8
+"""Prompts below which there is nothing to hold out for the comparison."""
+HELD = 4
+"""One prompt of so many is held out."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,66 @@ class Comparison:
     kl_plain: float
     kl_vector: float
     tokens_saved: float
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a system prompt became.
+
+    Attributes:
+        vector: The vector.
+        pairs: What it was fitted to, calibration included.
+        comparison: What it does where the prompt did it before.
+    """
+
+    vector: SteeringVector
+    pairs: PairSet
+    comparison: Comparison
+
+
+def distill(
+    model: Model,
+    system: str,
+    prompts: Sequence[Prompt],
+    *,
+    method: str = "cdas",
+    layer: int | str = "auto",
+    calibrate: bool = True,
+    max_new_tokens: int = 128,
+    settings: Mapping[str, object] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Distilled:
+    """Answers prompts with and without a system prompt, fits a vector to the two answers, and compares it.
+
+    Args:
+        model: The model.
+        system: The system prompt.
+        prompts: At least `FEWEST` prompts without a system message; a quarter is held out for the comparison.
+        method: Name of a method.
+        layer: As for `trimtab.fit`.
+        calibrate: Whether to look for the best multiplier.
+        max_new_tokens: Longest answer to learn from.
+        settings: Of the method; its defaults otherwise.
+        progress: Told of every stage.
+
+    Raises:
+        InputError: Too few prompts, an unknown method or setting, a layer the model does not have, or what
+            `distilled_pairs` refuses.
+        FitDivergedError: The loss left the finite numbers; carries the last good vector.
+    """
+    settings = dict(settings or {})
+    check_fit(method, layer, settings)
+    if isinstance(layer, int):
+        model.check_layer(layer)
+    if len(prompts) < FEWEST:
+        raise InputError(
+            f"{len(prompts)} prompts to distil on; give at least {FEWEST}, a quarter is held out for the comparison"
+        )
+    learnt = [prompt for place, prompt in enumerate(prompts) if place % HELD]
+    pairs = distilled_pairs(model, system, learnt, max_new_tokens=max_new_tokens, progress=progress)
+    vector = fit(method, model, pairs, layer=layer, calibrate=calibrate, progress=progress, **settings)
+    found = compare(model, vector, system, prompts[::HELD], max_new_tokens=max_new_tokens, progress=progress)
+    return Distilled(vector, pairs, found)
 
 
 def compare(

@@ -66,7 +66,7 @@ WORSE = 0.1
 HIGH = 0.9
 """Above this share any step that does not help is."""
 PEAK = 0.5
-"""A share up to this ends no climb: between half-turned answers and turned ones lies often a valley of unlikely ones."""
+"""A share up to this ends no climb: between half-turned and turned answers there may be a valley of unlikely ones."""
 BROKEN = 0.25
 """Where fewer of the answers are likely at two strengths running, more is no use."""
 ENOUGH = 0.98
@@ -144,7 +144,10 @@ class Reader:
         progress: ProgressCallback | None = None,
     ) -> None:
         if len(positive) < 2:
-            raise InputError(f"{len(positive)} pairs to calibrate on; give at least two, or leave calibration out")
+            raise InputError(
+                f"too few pairs to calibrate on: {len(positive)}; give at least two, or a layer (--layer N) and "
+                "--no-calibrate (calibrate=False)"
+            )
         self._model, self._progress = model, progress
         self._positive, self._negative = tuple(positive), tuple(negative)
         n = len(self._positive)
@@ -168,12 +171,13 @@ class Reader:
         self._known: dict[tuple[str, int, Ids], Verdict] = {}  # steering that works writes what is natural, or nearly
         for direction in DIRECTIONS:
             evidence = self._evidence(direction, everyone, read)
-            self._midpoint[direction] = float(evidence[:n].median() + evidence[n:].median()) / 2
             with_it, without = evidence[:n], evidence[n:]
+            self._midpoint[direction] = float(with_it.quantile(0.5) + without.quantile(0.5)) / 2
             self._ends[direction] = (without, with_it) if direction == "elicit" else (with_it, without)
-            judged[direction] = self._verdicts(direction, everyone, read)
+            given = zip(self.natural, self._verdicts(direction, everyone, read), strict=True)
+            judged[direction] = [one if self._may_count(answer) else UNREAD for answer, one in given]
             natural = zip(everyone, self.natural, judged[direction], strict=True)
-            self._known |= {(direction, k, answer): one for k, answer, one in natural if self._may_count(answer)}
+            self._known |= {(direction, k, answer): one for k, answer, one in natural}
         self.natural_effects = {
             "elicit": (_effect(judged["elicit"][:n]), _effect(judged["elicit"][n:])),
             "suppress": (_effect(judged["suppress"][n:]), _effect(judged["suppress"][:n])),
@@ -307,22 +311,24 @@ class Curve:
 
     @property
     def equals(self) -> list[float]:
-        """The multipliers with the greatest effect, in ascending order.
+        """The multipliers with the greatest effect that turn answers as far, in ascending order.
 
-        Above `HIGH` those are among them that turn answers as far; and of those nearer to 1 also the ones whose effect
-        is one answer less, as so little is not worth more strength.
+        Above `HIGH` it is the share alone that is compared; and of those nearer to 1 also the ones count whose share is
+        one answer less, as so little is not worth more strength.
         """
         greatest = max(effect.rank for effect in self.effects.values())
         if greatest[0] < HIGH:
-            return sorted(m for m, effect in self.effects.items() if effect.rank == greatest)
-        top = {m: effect for m, effect in self.effects.items() if effect.share == greatest[0]}
-        farthest, nearest = max(map(_farness, top.values())), min(abs(math.log(m)) for m in top)
-        near = {
-            m: effect
-            for m, effect in self.effects.items()
-            if abs(math.log(m)) < nearest and effect.share >= greatest[0] - 1.01 / effect.n
-        }
-        return sorted(m for m, effect in (top | near).items() if _farness(effect) >= farthest - ALIKE)
+            equal = {m: effect for m, effect in self.effects.items() if effect.rank == greatest}
+        else:
+            top = {m: effect for m, effect in self.effects.items() if effect.share == greatest[0]}
+            nearest = min(abs(math.log(m)) for m in top)
+            equal = top | {
+                m: effect
+                for m, effect in self.effects.items()
+                if abs(math.log(m)) < nearest and effect.share >= greatest[0] - 1.01 / effect.n
+            }
+        farthest = max(_farness(effect) for effect in equal.values() if effect.share == greatest[0])
+        return sorted(m for m, effect in equal.items() if _farness(effect) >= farthest - ALIKE)
 
     @property
     def best(self) -> float:

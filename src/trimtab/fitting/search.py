@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError
 from trimtab.fitting.calibration import HIGH, Effect, Reader, calibrated_curves
+from trimtab.fitting.held_out import FEWEST_INPUTS, LONGEST, MOST_INPUTS, Split, drawn, with_room
+from trimtab.fitting.joining import joined
 from trimtab.models.model import Model
 from trimtab.progress import Progress, ProgressCallback, renamed
 from trimtab.steering import Steering, SteeringVector
@@ -27,12 +28,6 @@ from trimtab.steering.factors import DIRECTIONS
 
 logger = logging.getLogger(__name__)
 
-MOST_INPUTS = 64
-"""Pairs that are held out of a fit to calibrate on, at most."""
-FEWEST_INPUTS = 16
-"""Fewer than these say nothing of a share: then none is held out, and the fit's own inputs serve."""
-LONGEST = 128
-"""Longest natural answer, in tokens."""
 CONTRAST = 0.5
 """How much more often natural answers to positive prompts must read as such than those to negative ones."""
 CANDIDATES = 8
@@ -60,30 +55,28 @@ Trial = Callable[[PairSet, int], SteeringVector]
 
 
 @dataclass(frozen=True)
-class Split:
-    """Pairs to learn from and pairs to calibrate on; the same ones if there are too few of them to hold any out."""
+class Calibrated:
+    """A vector with its multipliers.
 
-    train: PairSet
-    calibration: PairSet
+    Attributes:
+        vector: The vector.
+        shares: Answers turned, in each direction that is wanted; empty where that cannot be measured.
+        warnings: What is to be said of each direction if it is taken.
+    """
+
+    vector: SteeringVector
+    shares: Mapping[str, float]
+    warnings: Mapping[str, str]
 
     @property
-    def is_held_out(self) -> bool:
-        """Whether the fit does not see what is calibrated on."""
-        seen = {repr(pair) for pair in self.train}
-        return not any(repr(pair) in seen for pair in self.calibration)
+    def effect(self) -> float:
+        """The harmonic mean of the shares, 1 without any."""
+        return _harmonic([*self.shares.values()] or [1.0])
 
-
-def hold_out(pairs: PairSet, seed: int = 0) -> Split:
-    """A third of the pairs, at most `MOST_INPUTS`, drawn by `seed`, to calibrate on; the others to learn from."""
-    number = min(MOST_INPUTS, len(pairs) // 3)
-    if number < FEWEST_INPUTS:
-        return Split(pairs, pairs)
-    drawn = set(random.Random(f"hold out {seed}").sample(range(len(pairs)), number))
-    rest, held = (
-        PairSet([pair for k, pair in enumerate(pairs) if (k in drawn) is wanted], source=pairs.source)
-        for wanted in (False, True)
-    )
-    return Split(rest, held)
+    @property
+    def poor(self) -> list[str]:
+        """The directions in which few answers are turned."""
+        return [way for way, share in self.shares.items() if share <= POOR]
 
 
 class Search:
@@ -91,7 +84,7 @@ class Search:
 
     Args:
         model: The model.
-        split: Pairs to learn from and to calibrate on; of the latter at most `MOST_INPUTS` are used.
+        split: Pairs to learn from and to calibrate on; of the latter at most `MOST_INPUTS` are used, drawn at random.
         progress: Told of every stage.
         directions: What the layer is to serve. Multipliers are found for all that a vector has.
 
@@ -108,11 +101,14 @@ class Search:
     ) -> None:
         self._model, self._split, self._progress = model, split, progress
         self._wanted = frozenset(directions)
-        pairs = tokenise_pairs(
-            model.chat,
-            split.calibration[:MOST_INPUTS],
-            context_length=model.context_length or sys.maxsize,
-            truncate=True,
+        pairs = with_room(
+            tokenise_pairs(
+                model.chat,
+                drawn(split.calibration, MOST_INPUTS, "calibration inputs"),
+                context_length=model.context_length or sys.maxsize,
+                truncate=True,
+            ),
+            model.context_length or sys.maxsize,
         )
         self._reader = Reader(
             model,
@@ -138,7 +134,8 @@ class Search:
         """The calibrated vector at the best layer; its provenance has the record of the competition.
 
         Where it turns too few answers, whole fits compete at all layers: a short one does not always end where the
-        whole one does.
+        whole one does. A direction that no layer serves together with the other comes from the layer that serves it
+        alone.
 
         Args:
             short: Makes a short fit; None if there is nothing shorter than the whole.
@@ -146,17 +143,22 @@ class Search:
         """
         made: dict[int, SteeringVector] = {}
         once = _kept_in(made, whole)
-        layer, record = self.layer(short, once)
-        found, effect = self._calibrated(once(self._split.train, layer))
-        if effect < HIGH and self.is_possible and not made.keys() >= set(self._candidates):
-            logger.info("layer %d turns %.0f %% of the answers; whole fits are made at all", layer, 100 * effect)
-            contest, again = self._searched(once, self._split.train, once)
+        layer, found, record = self._best_calibrated(short, once, made)
+        vector, served = found.vector, dict.fromkeys(found.shares, layer)
+        warnings = dict(found.warnings)
+        for way in found.poor if len(served) > 1 else ():
+            its_layer, its, again = self.serving((way,))._best_calibrated(None, once, made)
             record += again
-            best = next(iter(contest))
-            if best != layer:
-                other, its_effect = self._calibrated(made[best])
-                found = other if its_effect > effect else found
-        return dataclasses.replace(found, provenance={**found.provenance, "layers": record}) if record else found
+            if its_layer != layer and not its.poor:
+                vector, served[way] = joined(vector, way, its.vector), its_layer
+                warnings.pop(way, None)
+        if len({*served.values()}) > 1:
+            where = ", ".join(f"layer {at} to {way}" for way, at in served.items())
+            logger.warning("no layer serves both directions well; the vector has two: %s", where)
+        _tell_poor(layer, {way: share for way, share in found.shares.items() if served[way] == layer})
+        for warning in warnings.values():
+            logger.warning("%s", warning)
+        return dataclasses.replace(vector, provenance={**vector.provenance, "layers": record}) if record else vector
 
     def layer(self, short: Trial | None, whole: Trial) -> tuple[int, list[JSON]]:
         """The layer at which a fit turns most answers, and the record of the competition.
@@ -165,26 +167,55 @@ class Search:
         its fit has ended. Where short fits turn few answers at any layer, whole ones are made at all. It is the middle
         layer, with a warning, where the classes cannot be told apart. Arguments as in `vector`.
         """
+        contest, record = self._best_layers(short, _kept_in({}, whole))
+        if not contest:
+            return self._middle, record
+        best, tried = next(iter(contest.items()))
+        _tell_poor(best, {way: effect.share for way, (effect, _) in tried.items()})
+        return best, record
+
+    def _best_layers(self, short: Trial | None, whole: Trial) -> tuple[Contest, list[JSON]]:
+        """The layers that are left in the end, best first; none where the classes cannot be told apart."""
+        contest, record = {}, []
         if not self.is_possible:
-            middle = self._last // 2
-            logger.warning("%s; layer %d, the middle one, is taken", self._alike(), middle)
-            return middle, []
-        once, contest, record = _kept_in({}, whole), {}, []
+            logger.warning("%s; layer %d, the middle one, is taken", self._alike(), self._middle)
+            return contest, record
         if short is not None:
-            contest, record = self._searched(short, self._trial_pairs(), once)
+            contest, record = self._competition(short, self._trial_pairs(), whole)
         if not contest or _served(contest.values()) <= POOR:
             if contest:
                 logger.info("few answers are turned at any layer; whole fits are made at all")
-            contest, again = self._searched(once, self._split.train, once)
+            contest, again = self._competition(whole, self._split.train, whole)
             record += again
-        best = next(iter(contest))
-        poor = [way for way, (effect, _) in contest[best].items() if effect.share <= POOR]
-        if poor:
-            logger.warning(
-                "layer %d is taken, where a vector can %s few answers; no layer does better in all directions",
-                best, " and ".join(poor),
-            )  # fmt: skip
-        return best, record
+        return contest, record
+
+    def _best_calibrated(
+        self, short: Trial | None, whole: Trial, made: Mapping[int, SteeringVector]
+    ) -> tuple[int, Calibrated, list[JSON]]:
+        """The layer whose calibrated vector turns most answers, that vector, and the record of the competition.
+
+        The first layer that turns enough is taken. `made` are the whole fits so far.
+        """
+        contest, record = self._best_layers(short, whole)
+        order = list(contest) or [self._middle]
+        tried = {order[0]: self._calibrated(whole(self._split.train, order[0]))}
+        if tried[order[0]].effect < HIGH and not made.keys() >= {*self._candidates} and contest:
+            logger.info("layer %d turns %.0f %% of the answers; whole fits are made at all",
+                        order[0], 100 * tried[order[0]].effect)  # fmt: skip
+            contest, again = self._competition(whole, self._split.train, whole)
+            record, order = record + again, list(contest)
+        for layer in order:
+            if max(found.effect for found in tried.values()) >= HIGH:
+                break
+            if layer not in tried:
+                tried[layer] = self._calibrated(whole(self._split.train, layer))
+        best = max(tried, key=lambda layer: tried[layer].effect)
+        return best, tried[best], record
+
+    @property
+    def _middle(self) -> int:
+        """The layer that is taken where nothing says which."""
+        return self._last // 2
 
     @property
     def _last(self) -> int:
@@ -201,61 +232,65 @@ class Search:
         """The layers that are tried at first."""
         return range(self._step // 2, self._last, self._step)
 
-    def _searched(self, trial: Trial, pairs: PairSet, whole: Trial) -> tuple[Contest, list[JSON]]:
+    def _competition(self, trial: Trial, pairs: PairSet, whole: Trial) -> tuple[Contest, list[JSON]]:
         """The layers that are left of all, best first: those of trial fits compete, then whole fits at the best ones.
 
         In a deep model the neighbours of the best of the first ones take part. Where trial fits turn few answers at any
         layer, no whole ones follow.
         """
         (n, grid), (more, finer) = ROUNDS
-        vectors = self._fits(trial, pairs, self._candidates)
+        stage = "whole fits" if trial is whole else "trial fits"
+        vectors = self._fits(trial, pairs, self._candidates, stage=stage)
         contest = self._tried(vectors, grid, n)
         if self._step > 1:
             best, half = self._ordered(contest, n)[0], self._step // 2
             beside = [layer for layer in (best - half, best + half) if 0 <= layer < self._last and layer not in vectors]
-            contest |= self._tried(self._fits(trial, pairs, beside, needed=False), grid, n)
+            contest |= self._tried(self._fits(trial, pairs, beside, stage=stage, needed=False), grid, n)
         record = _record(contest, n)
         order = self._ordered(contest, n)[:FINALISTS]
         hopeless = trial is not whole and _served(contest.values()) <= POOR
         if len(order) > 1 and not hopeless:
-            finalists = self._fits(whole, self._split.train, order)
+            finalists = self._fits(whole, self._split.train, order, stage="whole fits")
             contest = self._tried(finalists, finer, more)
             record += _record(contest, more)
-            order = self._ordered(contest, more)
+            order = self._ordered(contest, more, behind=1.0)
         return {layer: contest[layer] for layer in order}, record
 
     def calibrated(self, vector: SteeringVector) -> SteeringVector:
         """The vector with the best multiplier of each direction, and the curves behind it in its provenance."""
-        return self._calibrated(vector)[0]
+        found = self._calibrated(vector)
+        for warning in found.warnings.values():
+            logger.warning("%s", warning)
+        return found.vector
 
-    def _calibrated(self, vector: SteeringVector) -> tuple[SteeringVector, float]:
-        """Also its effect in the directions that are wanted, 1 where none can be measured."""
+    def _calibrated(self, vector: SteeringVector) -> Calibrated:
         found: dict[str, JSON] = {
             "inputs": self._reader.n,
             "held_out": self._split.is_held_out,
             "contrast": self._reader.contrast,
         }
-        multipliers, record, effects = dict(vector.multipliers), {}, [1.0]
+        multipliers, record, shares, warnings = dict(vector.multipliers), {}, {}, {}
         if not self.is_possible:
-            logger.warning("%s; the multiplier stays at 1", self._alike())
+            warnings["any"] = f"{self._alike()}; the multiplier stays at 1"
         elif all(edit.scales == "nothing" for edit in vector.edits):
             logger.info("nothing of this vector is scaled by a multiplier; none is looked for")
         else:
             curves = calibrated_curves(self._reader, vector, vector.directions)
-            effects = [curve.greatest.share for way, curve in curves.items() if way in self._wanted] or effects
+            shares = {way: curve.greatest.share for way, curve in curves.items() if way in self._wanted}
             for direction, curve in curves.items():
                 record[direction] = {"effect": curve.greatest.share, "curve": curve.record()}
                 if curve.greatest.share > FEW:
                     multipliers[direction] = curve.best
                     record[direction]["side_effects"] = [[m, kl] for m, kl in sorted(curve.side_effects.items())]
                 else:
-                    logger.warning(
-                        "no multiplier makes this vector %s more than %.0f %% of %d inputs; it stays at 1, and another "
-                        "layer or more pairs may help", direction, 100 * curve.greatest.share, self._reader.n,
-                    )  # fmt: skip
+                    warnings[direction] = (
+                        f"no multiplier makes this vector {direction} more than {curve.greatest.share:.0%} of "
+                        f"{self._reader.n} inputs; it stays at 1, and another layer or more pairs may help"
+                    )
         found["directions"] = record
         provenance = {**vector.provenance, "calibration": found}
-        return dataclasses.replace(vector, multipliers=multipliers, provenance=provenance), _harmonic(effects)
+        made = dataclasses.replace(vector, multipliers=multipliers, provenance=provenance)
+        return Calibrated(made, shares, warnings)
 
     def _alike(self) -> str:
         return (
@@ -265,14 +300,11 @@ class Search:
 
     def _trial_pairs(self) -> PairSet:
         """What short fits learn from."""
-        train = self._split.train
-        n = len(train)
-        few = min(n, TRIAL_PAIRS, max(FEWEST_INPUTS, n // 2))
-        drawn = sorted(random.Random("trial pairs").sample(range(n), few))
-        return PairSet([train[k] for k in drawn], source=train.source)
+        n = len(self._split.train)
+        return drawn(self._split.train, min(n, TRIAL_PAIRS, max(FEWEST_INPUTS, n // 2)), "trial pairs")
 
     def _fits(
-        self, trial: Trial, pairs: PairSet, layers: Sequence[int], *, needed: bool = True
+        self, trial: Trial, pairs: PairSet, layers: Sequence[int], *, stage: str, needed: bool = True
     ) -> dict[int, SteeringVector]:
         """Fits at these layers; one that diverges drops out, all of them is an error if one is needed."""
         started, found, failures = time.monotonic(), {}, []
@@ -283,12 +315,12 @@ class Search:
                 logger.warning("layer %d drops out of the search: %s", layer, error)
                 failures.append(error)
             if self._progress is not None:
-                self._progress(Progress("trial fits", number, len(layers), time.monotonic() - started))
+                self._progress(Progress(stage, number, len(layers), time.monotonic() - started))
         if failures and not found and needed:
             raise failures[0]
         return found
 
-    def _ordered(self, of: Contest, n: int) -> list[int]:
+    def _ordered(self, of: Contest, n: int, behind: float = BEHIND) -> list[int]:
         """The layers that are not far behind, best first, tried on `n` inputs.
 
         One answer less counts as equal; of equals the one comes first that does least where nothing is to be done.
@@ -301,7 +333,7 @@ class Search:
             for layer, tried in of.items()
             if ranks[layer][0] >= best - 1.01 / n
         }
-        others = [layer for layer in of if layer not in spilt and ranks[layer][0] >= best - BEHIND]
+        others = [layer for layer in of if layer not in spilt and ranks[layer][0] >= best - behind]
         return sorted(spilt, key=spilt.__getitem__) + sorted(others, key=ranks.__getitem__, reverse=True)
 
     def _tried(
@@ -329,6 +361,16 @@ class Search:
             if direction not in found[k] or effect.rank > found[k][direction][0].rank:
                 found[k][direction] = effect, steering
         return found
+
+
+def _tell_poor(layer: int, shares: Mapping[str, float]) -> None:
+    """Says which directions the layer that is taken does not serve."""
+    poor = [way for way, share in shares.items() if share <= POOR]
+    if poor:
+        logger.warning(
+            "layer %d is taken, where the vector can %s at most half of the answers; no layer does better both ways",
+            layer, " and ".join(poor),
+        )  # fmt: skip
 
 
 def _kept_in(made: dict[int, SteeringVector], fit: Trial) -> Trial:

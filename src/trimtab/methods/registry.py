@@ -11,8 +11,9 @@ from types import MappingProxyType
 from trimtab.data import ContrastPair, PairSet, load_pairs
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
+from trimtab.fitting.held_out import Split, hold_out
 from trimtab.fitting.order import Array
-from trimtab.fitting.search import Search, Split, hold_out
+from trimtab.fitting.search import Search
 from trimtab.fitting.settings import build_settings
 from trimtab.methods.cdas import CDAS
 from trimtab.methods.das import DAS
@@ -48,6 +49,19 @@ AUTO: Mapping[str, Sequence[str]] = MappingProxyType(
     {"auto": DIRECTIONS, **{f"auto:{direction}": (direction,) for direction in DIRECTIONS}}
 )
 """What `layer` may be besides a number, and the directions that the layer is then to serve."""
+
+
+def check_fit(method: str, layer: int | str, settings: Mapping[str, object]) -> Method:
+    """The method of a fit, before anything costly begins.
+
+    Raises:
+        InputError: An unknown method, layer word or setting, or a bad value.
+    """
+    chosen = find_method(method)
+    if isinstance(layer, str) and layer not in AUTO:
+        raise InputError(f"layer {layer!r}: give a 0-based block number, or one of {', '.join(AUTO)}")
+    build_settings(chosen.settings, {"layer": 0 if isinstance(layer, str) else layer, **settings})
+    return chosen
 
 
 def fit(
@@ -88,12 +102,9 @@ def fit(
         InputError: Unknown method or setting, a bad value, pairs that cannot be used.
         FitDivergedError: The loss left the finite numbers; carries the last good vector.
     """
-    chosen = find_method(method)
-    if isinstance(layer, str) and layer not in AUTO:
-        raise InputError(f"layer {layer!r}: give a 0-based block number, or one of {', '.join(AUTO)}")
+    chosen = check_fit(method, layer, settings)
     if calibration_pairs is not None and not calibrate:
         raise InputError("pairs to calibrate on were given, but calibration is switched off; leave out one of the two")
-    build_settings(chosen.settings, {"layer": 0 if isinstance(layer, str) else layer, **settings})
     data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
     split = Split(data, data)
     if calibration_pairs is not None:
@@ -118,8 +129,10 @@ def fit(
         return fitted(train, block, given_options)
 
     if not isinstance(layer, str):
-        vector = fitted(split.train if calibrate else data, layer, given_options)
-        return Search(model, split, progress).calibrated(vector) if calibrate else vector
+        if not calibrate:
+            return fitted(data, layer, given_options)
+        search = Search(model, split, progress)  # before the fit: it may refuse the pairs
+        return search.calibrated(fitted(split.train, layer, given_options))
     search, short = Search(model, split, progress, AUTO[layer]), None if chosen.trial is None else short_fit
     if not calibrate:
         block, layers = search.layer(short, whole_fit)
