@@ -19,6 +19,7 @@ from typing import Any
 
 import trimtab as tt
 from studies.common import interval, kept, mean, rate_with_interval, with_interval
+from trimtab.cli.describe import layer_words
 from trimtab.evaluation.demo import control_vectors
 from trimtab.evaluation.traits import Measured, Reference, Task, choose_right, measure
 from trimtab.fitting import FitOptions
@@ -73,7 +74,7 @@ def study(model: tt.Model, name: str, plain: tuple[bool, ...]) -> dict[str, Any]
     return {
         "name": name,
         "seconds": seconds,
-        "layer": _layer(vector),
+        "layer": layer_words(vector).removeprefix("layer "),
         "layers": vector.provenance["layers"],
         "multipliers": dict(vector.multipliers),
         "alone": {

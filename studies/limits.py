@@ -20,7 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import trimtab as tt
-from studies.common import DOCS, QUICK, RESULTS, kept, mean, with_interval
+from studies.calibration import NAMES as CALIBRATED
+from studies.common import DOCS, QUICK, RESULTS, kept, mean, there, with_interval
+from trimtab.cli.describe import layer_words
 from trimtab.evaluation.traits import Task, measure
 
 LAYERS = {"refusal": 0, "sea": 1, "past-tense": 0, "upper-case": 0}
@@ -98,10 +100,11 @@ def sizes(*, stale: bool) -> list[dict[str, Any]]:
     found = []
     for size in ("S", "M", "L"):
         path = BUILT / size / "model"
-        if size != "S" and not (stale or (path / "config.json").is_file()):
-            sys.stderr.write(f"size {size}: {path} is not there; left out\n")
+        known = there("limits", f"size-{size}-{NAMES[0]}") if stale else path / "config.json"
+        if size != "S" and not known.is_file():
+            sys.stderr.write(f"size {size}: {known} is not there; left out\n")
             continue
-        model = None if stale else tt.load_model("organism" if size == "S" else path, device="cpu")
+        model = tt.load_model("organism" if size == "S" or stale else path, device="cpu")
         for name in NAMES:
             make = lambda name=name, model=model: _gap(model, name)  # noqa: E731
             found.append({"size": size, **kept("limits", f"size-{size}-{name}", make, _given(None), stale=stale)})
@@ -116,7 +119,7 @@ def _given(layer: int | None) -> dict[str, Any]:
 def _gap(model: tt.Model, name: str) -> dict[str, Any]:
     pairs = tt.load_pairs(name)
     vector = tt.fit("cdas", model, pairs[:64], calibration_pairs=pairs[128:], **QUICK)
-    found: dict[str, Any] = {"name": name, "layer": vector.edits[0].intervention.site.layer}
+    found: dict[str, Any] = {"name": name, "layer": layer_words(vector).removeprefix("layer ")}
     for split in ("train", "test"):
         task = Task.of(name, PROMPTS, split=split)
         ways = {"elicit": ("elicit", vector.elicit()), "suppress": ("suppress", vector.suppress())}
@@ -135,6 +138,18 @@ def print_data(results: list[dict[str, Any]]) -> None:
                 cells.append(f"{mean(means):.2f} ({min(means):.2f} to {max(means):.2f})")
             lines.append(f"| {name} | {' | '.join(cells)} |")
         sys.stdout.write("\n".join(lines) + "\n\n")
+
+
+def print_layers() -> None:
+    """The best score of any multiplier at each layer, by the judge, for every concept of the calibration study."""
+    grids = {name: _calibrated(name)["oracle"] for name in CALIBRATED}
+    n_layers = 1 + max(layer for layer, *_ in grids[CALIBRATED[0]]["elicit"]["grid"])
+    columns = " | ".join(map(str, range(n_layers)))
+    lines = [f"| elicit, best at layer | {columns} |", "| --- |" + " --- |" * n_layers]
+    for name, oracle in grids.items():
+        best = [max(score for at, _, score in oracle["elicit"]["grid"] if at == layer) for layer in range(n_layers)]
+        lines.append(f"| {name} | {' | '.join(f'{score:.2f}' for score in best)} |")
+    sys.stdout.write("\n".join(lines) + "\n\n")
 
 
 def print_rows(results: list[dict[str, Any]], key: str, columns: tuple[str, ...]) -> None:
@@ -190,6 +205,7 @@ def main() -> None:
     if "data" in wanted:
         results = data(tt.load_model("organism", device="cpu"), stale=stale)
         print_data(results)
+        print_layers()
         draw(results, DOCS / "limits.png")
     if "source" in wanted:
         print_rows(source(stale=stale), "source", ("elicit", "suppress"))

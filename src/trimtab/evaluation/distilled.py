@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trimtab.data import PairSet
 from trimtab.data.distilled import distilled_pairs
@@ -69,7 +70,7 @@ def distill(
     layer: int | str = "auto",
     calibrate: bool = True,
     max_new_tokens: int = 128,
-    settings: Mapping[str, object] | None = None,
+    settings: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Distilled:
     """Answers prompts with and without a system prompt, fits a vector to the two answers, and compares it.
