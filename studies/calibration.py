@@ -213,11 +213,18 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
             f"{with_interval(scores(f'{way} alone'))}; at multiplier 1 {mean(scores(f'{way} at 1')):.2f}; the judge's "
             f"oracle {mean(scores(f'{way} oracle')):.2f}"
         )
-        for key in (way, f"{way} alone"):
+        for key in (way, f"{way} alone", f"{way} at 1"):
             lines.append(
                 f"- {key} to the oracle: ratio of the means {_ratio(results, key, way)}; on the concepts that no rule "
                 f"was chosen on {_ratio([found for found in results if found['name'] not in LOOKED_AT], key, way)}"
             )
+        worse = [
+            f"{found['name']} {mean(ours):.2f} for {mean(plain):.2f}"
+            for found in results
+            for ours, plain in [(found["rows"][way]["score"], found["rows"][f"{way} at 1"]["score"])]
+            if mean(ours) < mean(plain)
+        ]
+        lines.append(f"- {way}, worse than multiplier 1: {', '.join(worse) or 'none'}")
     lines += [
         f"- prompting: {mean(scores('prompted')):.2f}; calibrated to prompted "
         f"{mean(scores('elicit')) / mean(scores('prompted')):.2f}",

@@ -64,6 +64,7 @@ def edits_json(vector: "SteeringVector") -> list[dict[str, Any]]:
     return [
         {
             "site": str(edit.intervention.site),
+            "directions": [way for way, indices in vector.directions.items() if index in indices],
             "layer": edit.intervention.site.layer,
             "positions": str(edit.intervention.positions),
             "transform": edit.intervention.transform.kind,
@@ -72,7 +73,7 @@ def edits_json(vector: "SteeringVector") -> list[dict[str, Any]]:
             "factors": factors_json(edit.factors),
             "coordinates": [] if edit.factors is None else _coordinates_json(edit.factors),
         }
-        for edit in vector.edits
+        for index, edit in enumerate(vector.edits)
     ]
 
 

@@ -107,7 +107,7 @@ def _print(found: dict[str, Any]) -> None:
         ratios = ", ".join(f"{name} {number(ratio)}" for name, ratio in found["edit_ratio"].items())
         say(f"norm of the edit over the state's: {ratios}")
     for edit in found["edits"]:
-        _print_edit(edit)
+        _print_edit(edit, found["directions"])
     if "compatibility" in found:
         fit = found["compatibility"]
         say("", f"fits {fit['model']}" if fit["fits"] else f"does not fit {fit['model']}:", *fit["problems"])
@@ -155,9 +155,10 @@ def _print_flat(title: str, values: dict[str, Any], before: str = "") -> None:
             say(f"  {before}{name} = {number(value) if isinstance(value, float) else one_line(str(value))}")
 
 
-def _print_edit(edit: dict[str, Any]) -> None:
-    """One edit: where, what, its classes, and their histogram per coordinate."""
-    say("", f"{edit['transform']} of rank {edit['rank']} at {edit['site']}, positions {edit['positions']}")
+def _print_edit(edit: dict[str, Any], directions: list[str]) -> None:
+    """One edit: where, what, whereto if not for all directions, its classes, and their histogram per coordinate."""
+    serves = "" if edit["directions"] == directions else f", to {' and '.join(edit['directions'])}"
+    say("", f"{edit['transform']} of rank {edit['rank']} at {edit['site']}, positions {edit['positions']}{serves}")
     if edit["factors"] is None:
         return
     for name in ("positive", "negative"):
