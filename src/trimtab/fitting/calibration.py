@@ -144,10 +144,7 @@ class Reader:
         progress: ProgressCallback | None = None,
     ) -> None:
         if len(positive) < 2:
-            raise InputError(
-                f"too few pairs to calibrate on: {len(positive)}; give at least two, or a layer (--layer N) and "
-                "--no-calibrate (calibrate=False)"
-            )
+            raise InputError(f"too few pairs of prompts to read answers to: {len(positive)}; give at least two")
         self._model, self._progress = model, progress
         self._positive, self._negative = tuple(positive), tuple(negative)
         n = len(self._positive)

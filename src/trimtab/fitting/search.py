@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trimtab.data import PairSet, tokenise_pairs
-from trimtab.errors import FitDivergedError
+from trimtab.data import PairSet, TokenisedPair, tokenise_pairs
+from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.calibration import HIGH, Effect, Reader, calibrated_curves
 from trimtab.fitting.held_out import FEWEST_INPUTS, LONGEST, MOST_INPUTS, Split, drawn, with_room
 from trimtab.fitting.joining import joined
@@ -79,6 +79,22 @@ class Calibrated:
         return [way for way, share in self.shares.items() if share <= POOR]
 
 
+def calibration_inputs(model: Model, split: Split) -> Sequence[TokenisedPair]:
+    """What is calibrated on: at most `MOST_INPUTS` pairs, drawn at random, with room for answers.
+
+    Raises:
+        InputError: Pairs that do not fit the model's context, or fewer than two.
+    """
+    context = model.context_length or sys.maxsize
+    pairs = drawn(split.calibration, MOST_INPUTS, "calibration inputs")
+    if len(pairs) < 2:
+        raise InputError(
+            f"too few pairs to calibrate on: {len(pairs)}; give at least two, or a layer (--layer N) and "
+            "--no-calibrate (calibrate=False)"
+        )
+    return with_room(tokenise_pairs(model.chat, pairs, context_length=context, truncate=True), context)
+
+
 class Search:
     """Looks for layer and multipliers on one set of pairs.
 
@@ -101,15 +117,7 @@ class Search:
     ) -> None:
         self._model, self._split, self._progress = model, split, progress
         self._wanted = frozenset(directions)
-        pairs = with_room(
-            tokenise_pairs(
-                model.chat,
-                drawn(split.calibration, MOST_INPUTS, "calibration inputs"),
-                context_length=model.context_length or sys.maxsize,
-                truncate=True,
-            ),
-            model.context_length or sys.maxsize,
-        )
+        pairs = calibration_inputs(model, split)
         self._reader = Reader(
             model,
             [pair.positive for pair in pairs],

@@ -13,7 +13,7 @@ from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
 from trimtab.fitting.held_out import Split, hold_out
 from trimtab.fitting.order import Array
-from trimtab.fitting.search import Search
+from trimtab.fitting.search import Search, calibration_inputs
 from trimtab.fitting.settings import build_settings
 from trimtab.methods.cdas import CDAS
 from trimtab.methods.das import DAS
@@ -131,8 +131,9 @@ def fit(
     if not isinstance(layer, str):
         if not calibrate:
             return fitted(data, layer, given_options)
-        search = Search(model, split, progress)  # before the fit: it may refuse the pairs
-        return search.calibrated(fitted(split.train, layer, given_options))
+        calibration_inputs(model, split)  # what cannot be calibrated on is refused before the fit
+        vector = fitted(split.train, layer, given_options)
+        return Search(model, split, progress).calibrated(vector)
     search, short = Search(model, split, progress, AUTO[layer]), None if chosen.trial is None else short_fit
     if not calibrate:
         block, layers = search.layer(short, whole_fit)
