@@ -178,6 +178,8 @@ def _points(changes: list[int]) -> str:
 
 def _ratio(results: list[dict[str, Any]], row: str, way: str) -> str:
     """Mean score of a row over the oracle's; 95 % interval, resampling concepts."""
+    if not results:
+        return "none of these"
     scores = [[mean(found["rows"][key]["score"]) for key in (row, f"{way} oracle")] for found in results]
     draw = random.Random(0)
     drawn = sorted(_quotient(draw.choices(scores, k=len(scores))) for _ in range(4000))
