@@ -75,6 +75,7 @@ def prepare_trimtab(folder: Path, case: Mapping[str, Any], epochs: int, out: Pat
             init=str(folder / "init.npy"),
             order=str(out / "order.npy"),
             trace=str(out / "trace.npz"),
+            calibrate=False,  # the reference does not either
         )
         return {"training": vector.provenance["training"]}
 
