@@ -605,6 +605,27 @@ class TestLayers:
         alone = Search(model, split, directions=("suppress",)).vector(fit, fit)
         assert [edit.intervention.site.layer for edit in alone.edits] == [2]
 
+    def test_where_both_directions_come_from_elsewhere_nothing_is_left_of_the_first_vector(self, model, monkeypatch):
+        """Layer 1 serves both by half, layer 0 elicits and layer 2 suppresses throughout."""
+        monkeypatch.setattr(search, "CONTRAST", -1.0)
+        shares = {("elicit", 0): 0.95, ("suppress", 2): 0.95, ("elicit", 1): 0.45, ("suppress", 1): 0.45}
+
+        def effects(self, tries, n=None):
+            return [effect(shares.get((way, one.interventions[0].site.layer), 0.0)) for way, one in tries]
+
+        def fit(pairs, layer):
+            return replace(clamping(model, 1.0 + layer, layer), settings={"layer": layer})
+
+        monkeypatch.setattr(Reader, "effects", effects)
+        vector = Search(model, Split(numbered(60), numbered(4))).vector(fit, fit)
+        sites = {
+            way: [each.site.layer for each in vector.steering(way, 1.0).interventions] for way in vector.directions
+        }
+        assert sites == {"elicit": [0], "suppress": [2]}
+        assert vector.settings["layer"] == vector.edits[0].intervention.site.layer == 0
+        assert vector.provenance["joined"]["suppress"]["settings"]["layer"] == 2
+        assert "elicit" not in vector.provenance["joined"]
+
     def test_what_is_said_is_of_the_vector_that_is_returned(self, model, told_apart, monkeypatch, caplog):
         """Short fits serve layer 0, where the whole one does nothing; layer 2 is returned, which serves both ways."""
 

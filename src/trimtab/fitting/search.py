@@ -153,13 +153,17 @@ class Search:
         once = _kept_in(made, whole)
         layer, found, record = self._best_calibrated(short, once, made)
         vector, served = found.vector, dict.fromkeys(found.shares, layer)
-        warnings = dict(found.warnings)
+        warnings, alone = dict(found.warnings), {}
         for way in found.poor if len(served) > 1 else ():
             its_layer, its, again = self.serving((way,))._best_calibrated(None, once, made)
             record += again
             if its_layer != layer and not its.poor:
-                vector, served[way] = joined(vector, way, its.vector), its_layer
+                alone[way], served[way] = its.vector, its_layer
                 warnings.pop(way, None)
+        if alone.keys() == served.keys():  # nothing of the first vector is left, nor may its settings be
+            vector = next(iter(alone.values()))
+        for way, its_vector in alone.items():
+            vector = vector if its_vector is vector else joined(vector, way, its_vector)
         if len({*served.values()}) > 1:
             where = ", ".join(f"layer {at} to {way}" for way, at in served.items())
             logger.warning("no layer serves both directions well; the vector has two: %s", where)
