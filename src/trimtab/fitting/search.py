@@ -160,7 +160,7 @@ class Search:
             if its_layer != layer and not its.poor:
                 alone[way], served[way] = its.vector, its_layer
                 warnings.pop(way, None)
-        if alone.keys() == served.keys():  # nothing of the first vector is left, nor may its settings be
+        if alone and alone.keys() == served.keys():  # nothing of the first vector is left, nor may its settings be
             vector = next(iter(alone.values()))
         for way, its_vector in alone.items():
             vector = vector if its_vector is vector else joined(vector, way, its_vector)

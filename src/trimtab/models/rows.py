@@ -19,13 +19,10 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from trimtab.errors import InputError
+from trimtab.models.versions import CACHE_NAMES
 from trimtab.steering import Geometry, Positions
 
 Prefix = tuple[int, ...]
-
-_CACHES = ("past_key_values", "cache_params", "state")
-"""What families call their cache; Mamba's kind the second, RWKV (which keeps a plain list) the last."""
-
 
 @dataclass(eq=False)
 class Chain:
@@ -151,7 +148,7 @@ class RowTracker:
         finally:
             self._generation = before
 
-    def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Forward pre-hook of the stack (with kwargs)."""
         if torch.compiler.is_compiling():
             raise InputError("a compiled model cannot be steered, its hooks are skipped; use it before torch.compile")
@@ -161,7 +158,7 @@ class RowTracker:
         if tokens is None:
             return
         b, s = tokens.shape[:2]
-        cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
+        cache = next((given[name] for name in CACHE_NAMES if given.get(name) is not None), None)
         chain = None if cache is None or isinstance(cache, (list, tuple)) else self._chains.get(cache)
         past = _columns_on(cache, chain)
         chain = chain if past else None
@@ -169,6 +166,11 @@ class RowTracker:
             n = chain.pads.shape[0]
             raise InputError(f"the batch changed from {n} to {b} rows on one cache; enter steer() anew")
         running = self._generation
+        if running is not None and running.columns is not None and cache is None and s < running.columns:
+            raise InputError(
+                f"{type(module).__name__} goes on with a cache that trimtab cannot find among its arguments "
+                f"({', '.join(sorted(given))}); generate with use_cache=False, and report the model's family"
+            )
         if running is not None and running.columns is None:
             running.columns = past + s
         left = running.columns - past if running is not None and running.columns is not None else 0  # of the prompt

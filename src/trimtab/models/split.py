@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from trimtab.models.layout import CheckedLayout, evaluating, state_of
+from trimtab.models.versions import cache_argument
 
 
 class _PassThrough(nn.Module):
@@ -49,6 +50,7 @@ class SplitModel:
 
     def __init__(self, hf: PreTrainedModel, layout: CheckedLayout) -> None:
         self._hf, self._layout = hf, layout
+        self._cache = cache_argument(type(layout.stack).forward)
 
     @property
     def layout(self) -> CheckedLayout:
@@ -103,7 +105,8 @@ class SplitModel:
             handle.remove()
 
     def _run(self, ids: Tensor, past: DynamicCache | None = None) -> Tensor:
-        return self._layout.stack(input_ids=ids, past_key_values=past, use_cache=past is not None)[0]
+        cache = {} if past is None else {self._cache: past}
+        return self._layout.stack(input_ids=ids, use_cache=past is not None, **cache)[0]
 
     @contextmanager
     def _recording(self, layer: int) -> Iterator[list[Tensor]]:

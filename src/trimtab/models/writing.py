@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from trimtab.models.apply import steer
 from trimtab.models.layout import evaluating
 from trimtab.models.sampling import GenerationProgress, GumbelSampling
+from trimtab.models.versions import CACHE
 from trimtab.steering import Steering
 
 _UNSET = (
@@ -113,7 +114,7 @@ class Writer:
                 answers[k] = _up_to_end(row, self.ends)
             if thinning is None or not thinning.has_stopped or ids.shape[1] == longest + most:
                 return answers
-            cache = found.past_key_values
+            cache = found[CACHE]
             if not _is_selectable(cache):
                 self._can_thin = False
                 columns.restart_batch()
@@ -152,7 +153,7 @@ class Writer:
         processors: list[Any],
         thinning: Thinning | None,
     ) -> Any:
-        goes_on: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+        goes_on: dict[str, Any] = {} if cache is None else {CACHE: cache}
         needs_prompt = any(i.positions.needs_prompt for row in steering if row is not None for i in row.interventions)
         known = lengths if cache is not None and needs_prompt else None
         with steer(self._hf, steering, prompt_lengths=known), evaluating(self._hf):
