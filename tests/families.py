@@ -5,6 +5,7 @@ A new family is one entry in `FAMILIES`; a new transform one in `TRANSFORMS`.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 from transformers.utils import chat_template_utils
@@ -101,7 +104,14 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": Family(),
     "mixtral": Family(parts=EXPERTS, apart=False),
     "olmo2": Family(parts={kind: part for kind, part in ATTENTION_MLP_NORMS.items() if "norm" not in kind}),
-    "opt": Family("model.decoder.layers", {"attn_out": ("self_attn", "out")}),
+    "opt": Family(
+        "model.decoder.layers",
+        {
+            "attn_in": ("self_attn.out_proj", "in"),
+            "attn_out": ("self_attn", "out"),
+            "norm_out": ("self_attn_layer_norm", "out"),
+        },
+    ),
     "phi3": Family(),
     "qwen2": Family(),
     "qwen3": Family(),
@@ -162,6 +172,18 @@ def model_of(name: str) -> PreTrainedModel:
 
 def blocks_of(hf: nn.Module, family: str) -> nn.ModuleList:
     return hf.get_submodule(FAMILIES[family].blocks if family in FAMILIES else FURTHER[family][0])
+
+
+def before(version: str, limit: str) -> pytest.MarkDecorator:
+    """Skips a test of something that transformers cannot do, or trimtab cannot do with it, before a version."""
+    installed = Version(transformers.__version__)
+    return pytest.mark.skipif(installed < Version(version), reason=f"before transformers {version} {limit}")
+
+
+def columns(hf: nn.Module, start: int, end: int) -> dict[str, Tensor]:
+    """Where in the sequence a forward's tokens stand, for versions that want to be told (then a cache may miscount)."""
+    wants = "cache_position" in inspect.signature(hf.forward).parameters
+    return {"cache_position": torch.arange(start, end)} if wants else {}
 
 
 def ids_of(*shape: int, seed: int = 0) -> Tensor:

@@ -14,7 +14,9 @@ from tests.families import (
     FAMILIES,
     FURTHER,
     MAIN,
+    before,
     blocks_of,
+    columns,
     edit,
     editing,
     ids_of,
@@ -30,6 +32,7 @@ from tests.families import (
 from trimtab.errors import InputError
 from trimtab.models import ChatFormat, steer
 from trimtab.models.tiny import tiny_model
+from trimtab.models.versions import CACHE, cache_argument
 from trimtab.steering import Add, Clamp, Positions
 
 PREFIX = (1, 30, 31)
@@ -189,24 +192,26 @@ def test_generate_in_the_other_families(family):
 def test_a_running_state_is_followed_by_what_went_in():
     """Mamba's cache has no count of tokens."""
     hf, (ids, mask) = model_of("mamba"), padded("left", with_answers=True)
+    name = cache_argument(hf.forward)
     for rule in RULES:
         with (
             steer(hf, push(positions=RULES[rule], prefix=PREFIX), prompt_lengths=[len(p) for p in PROMPTS]),
             seeing_edits(hf, "mamba") as edits,
             torch.no_grad(),
         ):
-            cache = hf(ids[:, :4], attention_mask=mask[:, :4], use_cache=True).cache_params
+            cache = getattr(hf(ids[:, :4], attention_mask=mask[:, :4], use_cache=True), name)
             for k in range(4, ids.shape[1]):
-                hf(ids[:, k : k + 1], attention_mask=mask[:, : k + 1], cache_params=cache, use_cache=True)
+                on_it = {name: cache, **columns(hf, k, k + 1)}
+                hf(ids[:, k : k + 1], attention_mask=mask[:, : k + 1], use_cache=True, **on_it)
         check_forwards(edits, expected(RULES[rule], "left"), cached=True)
     with (
         pytest.raises(InputError, match="does not tell how many tokens it holds; begin it inside steer"),
         steer(hf, push()),
     ):
-        hf(ids[:, :1], cache_params=cache, use_cache=True)
+        hf(ids[:, :1], use_cache=True, **on_it)
     with steer(hf, push(positions="last")), seeing_edits(hf, "mamba") as edits, torch.no_grad():
         cache.reset()
-        hf(ids, attention_mask=mask, cache_params=cache, use_cache=True)
+        hf(ids, attention_mask=mask, use_cache=True, **{name: cache}, **columns(hf, 0, hf.config.conv_kernel))
     assert edits[0].sum() == len(PROMPTS)
 
 
@@ -276,11 +281,13 @@ def test_rows_with_different_rules_in_one_batch(rule):
 def in_pieces(hf, ids, mask, sizes, cache=None):
     """Columns fed piece by piece on one cache, from where it stands."""
     cache = cache if cache is not None else DynamicCache(config=hf.config)
+    start = int(cache.get_seq_length())
     for size in sizes:
-        start = int(cache.get_seq_length())
         end = start + size
+        on_it = {CACHE: cache, **columns(hf, start, end)}
         with torch.no_grad():
-            hf(ids[:, start:end], attention_mask=mask[:, :end], past_key_values=cache, use_cache=True)
+            hf(ids[:, start:end], attention_mask=mask[:, :end], use_cache=True, **on_it)
+        start = end
     return cache
 
 
@@ -401,8 +408,8 @@ class TestConversations:
                 )
                 whole = torch.cat([out.sequences, second], dim=1)  # the cache holds all of it but the last answer token
                 given = whole if full else whole[:, 7:]
-                cache, mask = out.past_key_values, torch.ones_like(whole)
-                hf.generate(given, attention_mask=mask, past_key_values=cache, **settings)
+                on_it = {CACHE: getattr(out, CACHE), "attention_mask": torch.ones_like(whole)}
+                hf.generate(given, **on_it, **settings)
             assert [found[0].tolist() for found in edits] == wanted
 
     def test_generate_on_a_cache_begun_outside(self):
@@ -413,7 +420,7 @@ class TestConversations:
             cache = in_pieces(hf, ids, mask, [4])
             with steer(hf, push(positions=rule)), seeing_edits(hf, "llama") as edits:
                 settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-                hf.generate(ids, attention_mask=mask, past_key_values=cache, **settings)
+                hf.generate(ids, attention_mask=mask, **{CACHE: cache}, **settings)
             ends = {"prompt": [True, True], "l2": [True, True], "last": [False, True], "response": [False, False]}
             assert torch.cat(edits, dim=1).tolist() == [ends[rule] + [rule == "response"] * 2] * 2
 
@@ -511,7 +518,7 @@ def test_a_cache_that_the_model_made_itself_is_followed(family):
     for as_dict in (True, False):
         with steer(hf, push(positions="response")), seeing_edits(hf, family) as edits, torch.no_grad():
             out = hf(ids, use_cache=True, return_dict=as_dict)
-            hf(ids[:, :1], past_key_values=out.past_key_values if as_dict else out[1])
+            hf(ids[:, :1], **{CACHE: getattr(out, CACHE) if as_dict else out[1]})
         assert [found.any().item() for found in edits] == [False, True]
 
 

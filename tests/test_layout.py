@@ -53,7 +53,11 @@ class TestFinding:
         assert layout.blocks is blocks_of(hf, family)
         assert (layout.n_blocks, layout.hidden_size, layout.head_size) == (DEPTH, WIDTH, HEAD)
         assert layout.model_type == family
-        assert layout.tuple_output == (family == "falcon")
+        returned = []
+        handle = layout.blocks[0].register_forward_hook(lambda _, __, output: returned.append(type(output)))
+        run(hf, ids_of(1, 2))
+        handle.remove()
+        assert layout.tuple_output == (returned == [tuple])
         assert layout.head_is_whole == (family != "gemma2")  # Gemma 2 caps its logits after the head
         assert layout.head is hf.get_output_embeddings()
         assert "norm" in type(layout.norm).__name__.lower()

@@ -36,7 +36,7 @@ class TestValues:
             states = split.trunk(IDS, layer)
             final = split.upper(states, layer)
             logits = split.logits(final.flatten(0, 1)).unflatten(0, IDS.shape)
-            whole_states, whole_final = split.whole(IDS, layer)
+            (whole_states,), whole_final = split.whole(IDS, [layer])
         torch.testing.assert_close(states[0], expected, rtol=1e-5, atol=1e-5)
         assert torch.equal(whole_states, states)
         torch.testing.assert_close(final, whole_final, rtol=1e-5, atol=1e-5)
@@ -48,7 +48,7 @@ class TestValues:
         padded = torch.cat([IDS, torch.zeros(3, 4, dtype=torch.int64)], dim=1)
         with frozen(hf):
             for layer in (0, DEPTH - 1):
-                for long, short in zip(split.whole(padded, layer), split.whole(IDS, layer), strict=True):
+                for long, short in zip(flat(split.whole(padded, [0, layer])), flat(split.whole(IDS, [0, layer])), strict=True):
                     atol = 1e-5 * short.abs().max().item()
                     torch.testing.assert_close(long[:, :9], short, rtol=1e-5, atol=atol)
 
@@ -56,7 +56,7 @@ class TestValues:
         hf = model_of(family)
         split, plain = split_of(hf), run(hf, IDS)
         with frozen(hf):
-            _, final = split.whole(IDS, 1)
+            _, final = split.whole(IDS, [])
             chosen = split.logits(final[[0, 2, 2], [8, 0, 3]])
             one = split.logits(final[1, :1])
         atol = 1e-5 * plain.abs().max().item()
@@ -153,3 +153,9 @@ class TestTheModelAfterwards:
             left = {name for name in names if ".layers.0." not in name and ".layers.1." not in name}
             assert set(dict(hf.named_parameters())) == left
         assert set(dict(hf.named_parameters())) == names
+
+
+def flat(found):
+    """The states and the head's input of `SplitModel.whole` in one list."""
+    states, final = found
+    return [*states, final]

@@ -55,7 +55,21 @@ def test_values_and_gradients_are_those_of_the_plain_way(upper_of, name):
     torch.testing.assert_close(short.grad, long.grad, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+def test_blocks_of_llama_s_kind_run_the_lean_way(upper_of, name):
+    hf, split, upper = upper_of(name)
+    with frozen(hf):
+        upper.prove(states_for(hf), ROWS, COLUMNS)
+        seen = []
+        handle = split.layout.blocks[-1].register_forward_hook(lambda *_: seen.append(1))
+        upper(states_for(hf), ROWS, COLUMNS)
+        handle.remove()
+    assert upper._shortcuts == Shortcuts(lean=True)
+    assert upper.is_reentrant
+    assert not seen
+
+
+@pytest.mark.parametrize("name", ["phi3", "gemma2", "gpt2"])
 def test_both_shortcuts_are_taken(upper_of, name):
     hf, split, upper = upper_of(name)
     with frozen(hf):
@@ -66,6 +80,7 @@ def test_both_shortcuts_are_taken(upper_of, name):
         upper(states_for(hf), ROWS, COLUMNS)
         handle.remove()
     assert upper._shortcuts == Shortcuts(past=True, thin=True)
+    assert not upper.is_reentrant
     assert seen == [(1, len(ROWS))]
 
 

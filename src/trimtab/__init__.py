@@ -17,6 +17,7 @@ from trimtab._version import __version__
 if TYPE_CHECKING:
     from trimtab.data import ContrastPair, PairSet, load_pairs
     from trimtab.errors import FitDivergedError, InputError, MissingExtraError, NetworkError, TrimtabError
+    from trimtab.evaluation import InterchangeAccuracy, interchange_accuracy
     from trimtab.methods import METHODS, fit
     from trimtab.models import Model, capture, coordinates, load_model, steer
     from trimtab.progress import Progress, ProgressCallback
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "trimtab.data": ("ContrastPair", "PairSet", "load_pairs"),
     "trimtab.errors": ("FitDivergedError", "InputError", "MissingExtraError", "NetworkError", "TrimtabError"),
+    "trimtab.evaluation": ("InterchangeAccuracy", "interchange_accuracy"),
     "trimtab.methods": ("METHODS", "fit"),
     "trimtab.models": ("Model", "capture", "coordinates", "load_model", "steer"),
     "trimtab.progress": ("Progress", "ProgressCallback"),
@@ -63,6 +65,7 @@ __all__ = [
     "ContrastPair",
     "FitDivergedError",
     "InputError",
+    "InterchangeAccuracy",
     "Intervention",
     "MissingExtraError",
     "Model",
@@ -80,6 +83,7 @@ __all__ = [
     "capture",
     "coordinates",
     "fit",
+    "interchange_accuracy",
     "load_model",
     "load_pairs",
     "steer",

@@ -1,5 +1,6 @@
 """`trimtab inspect`: what a saved vector is, where it came from, whether it fits a model."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,10 +9,13 @@ import typer
 from trimtab.cli.describe import edits_json, factor_words, multipliers
 from trimtab.cli.options import Device, Dtype, Json
 from trimtab.cli.output import emit_json, number, one_line, print_table, say
+from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
 from trimtab.errors import InputError
 
 if TYPE_CHECKING:
+    from trimtab.data import PairSet
+    from trimtab.models import Model
     from trimtab.steering import SteeringVector
 
 _TOKENS = 10
@@ -27,15 +31,37 @@ def inspect(
         str | None,
         typer.Option("--model", metavar="M", help="Say whether it fits this model, and which tokens it moves."),
     ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option("--pairs", metavar="P", help="With --model: interchange accuracy on these pairs, named as for fit."),
+    ] = None,
+    concept: Annotated[
+        str | None, typer.Option("--concept", metavar="NAME", help="Only the pairs of this concept.")
+    ] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut pairs longer than the model's context.")] = False,
     device: Device = None,
     dtype: Dtype = None,
     json_output: Json = False,
 ) -> None:
-    """Say what a saved vector is, where it came from, and whether it fits a model."""
+    """Say what a saved vector is, where it came from, whether it fits a model, and whether it carries its concept."""
+    if pairs is not None and model is None:
+        raise InputError("--pairs needs --model: interchange accuracy is measured on the model the vector was made for")
+    if pairs is None and (concept is not None or truncate):
+        raise InputError("--concept and --truncate are about the pairs of --pairs; give it too, or leave them out")
     from trimtab.steering import SteeringVector
 
     vector = SteeringVector.load(path)
-    found = describe(vector, path) | ({} if model is None else against(vector, model, device, dtype))
+    found = describe(vector, path)
+    if model is not None:
+        with at_work():
+            from trimtab.data import load_pairs
+            from trimtab.models import load_model
+
+            contrast = None if pairs is None else load_pairs(pairs, concept=concept)
+            loaded = load_model(model, device=device, dtype=dtype)
+            found |= against(vector, loaded, model)
+        if contrast is not None:
+            found["interchange"] = interchange(vector, loaded, contrast, truncate=truncate)
     if json_output:
         emit_json(found)
     else:
@@ -68,23 +94,29 @@ def describe(vector: "SteeringVector", path: Path) -> dict[str, Any]:
     }
 
 
-def against(vector: "SteeringVector", model: str, device: str | None, dtype: str | None) -> dict[str, Any]:
+def against(vector: "SteeringVector", model: "Model", name: str) -> dict[str, Any]:
     """What a model adds: whether the vector fits it, and the tokens it promotes and demotes there."""
-    with at_work():
-        from trimtab.models import load_model
-        from trimtab.models.compat import check_fits, same_size
-        from trimtab.models.lens import promoted_tokens
+    from trimtab.models.compat import check_fits, same_size
+    from trimtab.models.lens import promoted_tokens
 
-        loaded = load_model(model, device=device, dtype=dtype)
-        problems = check_fits(loaded, vector)
-        fit = {"model": model, "fits": not problems, "problems": problems}
-        if not same_size(loaded, vector):
-            return {"compatibility": fit}
-        try:
-            promoted, demoted = promoted_tokens(loaded, vector, _TOKENS)
-        except InputError as error:
-            return {"compatibility": fit, "no_tokens": str(error)}
+    problems = check_fits(model, vector)
+    fit = {"model": name, "fits": not problems, "problems": problems}
+    if not same_size(model, vector):
+        return {"compatibility": fit}
+    try:
+        promoted, demoted = promoted_tokens(model, vector, _TOKENS)
+    except InputError as error:
+        return {"compatibility": fit, "no_tokens": str(error)}
     return {"compatibility": fit, "promoted": _scored(promoted), "demoted": _scored(demoted)}
+
+
+def interchange(vector: "SteeringVector", model: "Model", pairs: "PairSet", *, truncate: bool) -> dict[str, Any]:
+    """What pairs add: for each direction the interchange accuracy and its floor."""
+    with at_work(), show_progress() as progress:
+        from trimtab.evaluation import interchange_accuracy
+
+        found = interchange_accuracy(model, vector, pairs, truncate=truncate, progress=progress)
+    return {direction: dataclasses.asdict(figures) for direction, figures in found.items()}
 
 
 def _scored(tokens: list[tuple[str, float]]) -> list[dict[str, Any]]:
@@ -116,7 +148,24 @@ def _print(found: dict[str, Any]) -> None:
     for name in ("promoted", "demoted"):
         if name in found:
             say(f"{name}: " + "  ".join(f"{entry['token']!r} {number(entry['score'])}" for entry in found[name]))
+    if "interchange" in found:
+        _print_interchange(found["interchange"])
     say(f"content hash {found['content_hash']}")
+
+
+def _print_interchange(found: dict[str, dict[str, Any]]) -> None:
+    """Two rows a direction: with the interchange, and what agrees without it."""
+    n = max(figures["n_pairs"] for figures in found.values())
+    say("", f"interchange accuracy on {n} pairs, next tokens that are those behind the other prompt:")
+    rows = []
+    for direction, figures in found.items():
+        differing = "" if figures["differing"] is None else f"{figures['differing']:.1%} of {figures['n_differing']}"
+        for name, shares, rest in (
+            (direction, ("accuracy", "first", "whole"), differing or "-"),
+            (f"{direction}, no edit", ("floor", "floor_first", "floor_whole"), ""),
+        ):
+            rows.append([name, *(f"{figures[share]:.1%}" for share in shares), rest])
+    print_table(("", "tokens", "first tokens", "whole answers", "where the prompts differ"), rows)
 
 
 def _print_search(provenance: dict[str, Any]) -> None:

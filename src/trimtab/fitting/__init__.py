@@ -1,7 +1,16 @@
 """Objectives, the frozen cache, the trainer and the engine that ties them together."""
 
-from trimtab.fitting.engine import FitOptions, InterchangeFit, fit_interchange
+from trimtab.fitting.engine import FitOptions, TrainedFit, fit_interchange, fit_interchanges
 from trimtab.fitting.settings import TrainSettings, trial_settings
-from trimtab.fitting.vectors import clamp_vector
+from trimtab.fitting.vectors import clamp_vector, fitted_vector
 
-__all__ = ["FitOptions", "InterchangeFit", "TrainSettings", "clamp_vector", "fit_interchange", "trial_settings"]
+__all__ = [
+    "FitOptions",
+    "TrainSettings",
+    "TrainedFit",
+    "clamp_vector",
+    "fit_interchange",
+    "fit_interchanges",
+    "fitted_vector",
+    "trial_settings",
+]

@@ -1,6 +1,6 @@
 """What is frozen is computed once: base states, source states and teacher distributions of interchange items.
 
-Letters: n scored tokens, d hidden, v vocabulary, s tokens of a sequence.
+Letters: n scored tokens, d hidden, v vocabulary, s tokens of a sequence, m sites.
 """
 
 from __future__ import annotations
@@ -81,29 +81,38 @@ class FrozenCache:
 
     Args:
         model: The frozen model in parts.
-        layer: The site's block.
+        layers: The sites' blocks, ascending; base states are those of the lowest.
         items: All items; they are asked for by index.
         plan: What to keep.
         device: Where the model takes ids.
         progress: Told of every batch of the build.
+        judged: Also read log p of every item's response behind its `source` or its `base` prompt.
+
+    Attributes:
+        sources: (items, m, d) float32, the source's state at each site.
+        likelihoods: (items,) float32, if `judged`.
     """
 
     def __init__(
         self,
         model: SplitModel,
-        layer: int,
+        layers: Sequence[int],
         items: Sequence[Item],
         plan: CachePlan,
         device: torch.device,
         progress: ProgressCallback | None = None,
+        *,
+        judged: str | None = None,
     ) -> None:
-        self._model, self._layer, self._items, self._device = model, layer, items, device
+        self._model, self._layers, self._items, self._device = model, tuple(layers), items, device
         self.plan = plan
         self._base: dict[int, Tensor] = {}
         self._teacher: dict[int, Tensor] = {}
         self._sources: dict[int, Tensor] = {}
-        self._build(progress)
-        self.sources = torch.stack([self._sources[index] for index in range(len(items))])  # (items, d) float32
+        self.likelihoods = torch.zeros(len(items))
+        self._build(progress, judged)
+        self.likelihoods = self.likelihoods.to(device)
+        self.sources = torch.stack([self._sources[index] for index in range(len(items))])
 
     def base(self, indices: Sequence[int]) -> list[Tensor]:
         """States (s, d) at the site of each item's base sequence, without intervention."""
@@ -143,7 +152,7 @@ class FrozenCache:
             torch.log_softmax(self._model.logits(states).float(), dim=-1, out=part)
         return found
 
-    def _build(self, progress: ProgressCallback | None) -> None:
+    def _build(self, progress: ProgressCallback | None, judged: str | None) -> None:
         started, total, done = time.monotonic(), len(self._items), 0
         for group in buckets([len(item.source) for item in self._items], BUILD_TOKENS):
             for index, (source, finals) in zip(group, self._run_whole(group), strict=True):
@@ -152,6 +161,11 @@ class FrozenCache:
                     self._teacher[index] = self._log_probs(finals)
                 elif self.plan.teacher == "states":
                     self._teacher[index] = finals
+                if judged == "source":
+                    self.likelihoods[index] = self._likelihood(index, finals)
+            if judged == "base":
+                for index, finals in zip(group, self._run_bases(group), strict=True):
+                    self.likelihoods[index] = self._likelihood(index, finals)
             if self.plan.base:
                 self._base |= dict(zip(group, self._run_trunk(group), strict=True))
             done += len(group)
@@ -159,23 +173,38 @@ class FrozenCache:
                 progress(Progress("cache", done, total, time.monotonic() - started))
 
     def _run_whole(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Source state (d,) float32 and teacher's final states (n, d) a item, from plain forwards of the sources."""
+        """Source states (m, d) float32 and teacher's final states (n, d) a item, from plain forwards of the sources."""
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in self._groups(indices, [len(self._items[index].source) for index in indices]):
             items = [self._items[index] for index in group]
             ids, _ = pad_right([item.source for item in items], self._device)
-            states, finals = self._model.whole(ids, self._layer)
+            states, finals = self._model.whole(ids, self._layers)
             for row, (index, item) in enumerate(zip(group, items, strict=True)):
-                source = states[row, item.source_position].to(torch.float32, copy=True)  # a view would keep all states
-                found[index] = source, finals[row, item.source_scored].clone()
+                source = torch.stack([of_site[row, item.source_position].float() for of_site in states])
+                found[index] = source, finals[row, item.source_scored].clone()  # a view would keep all states
         return [found[index] for index in indices]
+
+    def _run_bases(self, indices: Sequence[int]) -> list[Tensor]:
+        """Final states (n, d) at the scored tokens a item, from plain forwards of the base sequences."""
+        found: dict[int, Tensor] = {}
+        for group in self._groups(indices, [len(self._items[index].base) for index in indices]):
+            ids, _ = pad_right([self._items[index].base for index in group], self._device)
+            _, finals = self._model.whole(ids, ())
+            for row, index in enumerate(group):
+                found[index] = finals[row, self._items[index].scored].clone()
+        return [found[index] for index in indices]
+
+    def _likelihood(self, index: int, finals: Tensor) -> Tensor:
+        """log p (), float32, of an item's response where its tokens are predicted from `finals` (n, d)."""
+        labels = torch.tensor(self._items[index].response, device=finals.device)
+        return self._log_probs(finals).gather(1, labels[:, None]).sum()
 
     def _run_trunk(self, indices: Sequence[int]) -> list[Tensor]:
         """States (s, d) at the site a item, from forwards of the base sequences."""
         found: dict[int, Tensor] = {}
         for group in self._groups(indices, [len(self._items[index].base) for index in indices]):
             ids, _ = pad_right([self._items[index].base for index in group], self._device)
-            states = self._model.trunk(ids, self._layer)
+            states = self._model.trunk(ids, self._layers[0])
             for row, index in enumerate(group):
                 found[index] = states[row, : len(self._items[index].base)].clone()
         return [found[index] for index in indices]

@@ -1,4 +1,4 @@
-"""One fit from pairs to directions and factors: tokenise, freeze, cache, train, read the factors off the data."""
+"""Fits from pairs to edits and factors: tokenise, freeze, cache, train, read the factors off the data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache
 from trimtab.fitting.divergence import Objective
+from trimtab.fitting.edits import INTERCHANGE, EditKind
 from trimtab.fitting.items import Item, interchange_items
-from trimtab.fitting.order import Array, array_hash, example_order, retract, start_directions
+from trimtab.fitting.order import Array, array_hash, example_order, retract, start_sites
 from trimtab.fitting.settings import TrainSettings
 from trimtab.fitting.traces import check_trace, write_trace
-from trimtab.fitting.trainer import DivergedError, InterchangeTrainer, Trace
+from trimtab.fitting.trainer import EditTrainer, Job, Trace
 from trimtab.models.apply import is_steered
 from trimtab.models.model import Model
 from trimtab.models.split import SplitModel, frozen
@@ -39,7 +40,8 @@ class FitOptions:
     """What a run is given besides its settings.
 
     Args:
-        init: Start vector (hidden,) or (rank, hidden), or the path of a `.npy`.
+        init: Start vector (hidden,) or (rank, hidden), of several layers (layers, rank, hidden), or the path of a
+            `.npy`.
         order: Example indices (epochs, pairs), or the path of a `.npy`.
         trace: Where to write the run as `.npz`: `vecs` (steps + 1, hidden), `jsd` a minibatch and `n_tok` a minibatch.
             An existing file is replaced. Of a run that diverges, the steps before, if there are any.
@@ -53,78 +55,107 @@ class FitOptions:
 
 
 @dataclass(frozen=True)
-class InterchangeFit:
-    """What a fit found.
+class TrainedFit:
+    """What a fit found. Letters: m sites, r rank, d hidden.
 
     Attributes:
-        directions: W, (r, d) float32 on the CPU.
-        factors: Coordinates of the source states of all training prompts, a class.
+        parameters: Of the edit, (m, ...) float32 on the CPU.
+        factors: For each site the coordinates of the source states of all training prompts, a class.
         trace: The run, or its steps before it diverged.
-        edit_ratio: Median of (norm of the edit) / (norm of the state) over prompt tokens, a direction, at multiplier 1.
-        given: sha256 of the start vector (float32, (rank, hidden)) and of the order (int64, (epochs, pairs)) as they
-            were used, where they were given; None where the seed made them.
+        edit_ratio: Median of (norm of the edit) / (norm of the state) over prompt tokens at the lowest site, a
+            direction, at multiplier 1.
+        given: sha256 of the start vector (float32) and of the order (int64, (epochs, pairs)) as they were used, where
+            they were given; None where the seed made them.
         plan: What was cached.
-        seconds: Wall clock: of the whole fit and of building the cache.
-        diverged_at: 0-based step at which the loss left the finite numbers; `directions` are then the last good ones.
+        seconds: Wall clock: of the whole run (all fits that were trained together) and of building the cache.
+        together: Fits that were trained together with it, itself included.
     """
 
-    directions: Tensor
-    factors: Factors
+    parameters: Mapping[str, Tensor]
+    factors: tuple[Factors, ...]
     trace: Trace
     edit_ratio: dict[str, float]
     given: dict[str, str | None]
     plan: CachePlan
     seconds: dict[str, float]
-    diverged_at: int | None = None
+    together: int = 1
+
+    @property
+    def directions(self) -> Tensor:
+        """W, (m, r, d): the rows along which states are edited."""
+        return next(iter(self.parameters.values()))
+
+    @property
+    def steps(self) -> int:
+        """Steps that were made."""
+        return len(self.trace.vectors) - 1
+
+    @property
+    def diverged_at(self) -> int | None:
+        """0-based step at which the loss left the finite numbers; the parameters are then the last good ones."""
+        return self.trace.diverged_at
 
 
 def fit_interchange(
-    model: Model, pairs: PairSet, settings: TrainSettings, objective: Objective, options: FitOptions
-) -> InterchangeFit:
-    """Train rank-r directions on contrast pairs with a token objective.
+    model: Model,
+    pairs: PairSet,
+    settings: TrainSettings,
+    objective: Objective,
+    options: FitOptions,
+    kind: EditKind = INTERCHANGE,
+) -> TrainedFit:
+    """Train an edit on contrast pairs; see `fit_interchanges`.
+
+    Raises:
+        InputError: As there, or a start vector or order of the wrong shape, or a trace that cannot be written.
+        FitDivergedError: The states at the layer are not finite.
+    """
+    if options.trace is not None:
+        check_trace(Path(options.trace))
+    (fit,) = fit_interchanges(model, [pairs], settings, objective, options, kind)
+    if options.trace is not None and len(fit.trace.losses):
+        write_trace(Path(options.trace), fit.trace)
+    return fit
+
+
+def fit_interchanges(
+    model: Model,
+    concepts: Sequence[PairSet],
+    settings: TrainSettings,
+    objective: Objective,
+    options: FitOptions,
+    kind: EditKind = INTERCHANGE,
+) -> list[TrainedFit]:
+    """Train one edit a concept, all in lockstep; each comes out as it does alone.
+
+    Args:
+        model: The model, not steered.
+        concepts: Contrast pairs of each.
+        settings: Of all. The number of steps follows from the pairs of each.
+        objective: What the edits are to come near.
+        options: A start vector and an order are for all concepts; `trace` is not looked at.
+        kind: What is trained.
 
     Raises:
         InputError: A layer the model does not have, a rank above its width, no pairs or such that do not fit the
-            context, a start vector or order of the wrong shape, positions that pick no token, a template without an
-            assistant header and no source tokens, or a trace that cannot be written.
+            context, a start vector or order of the wrong shape, positions that pick no token, or a template without an
+            assistant header and no source tokens.
         FitDivergedError: The states at the layer are not finite.
     """
     began = time.monotonic()
-    model.check_layer(settings.layer)
-    if is_steered(model.layout):
-        raise InputError(
-            "this model is being steered; leave steer() before fitting, or the vector learns the steered model"
-        )
-    if not pairs:
-        raise InputError(f"no pairs to learn from in {pairs.source!r}; give at least one")
-    if options.trace is not None:
-        check_trace(Path(options.trace))
-    model.chat.check_source()
-    if settings.rank > model.hidden_size:
-        raise InputError(f"rank {settings.rank} exceeds the model's hidden size {model.hidden_size}")
-    start = start_directions(options.init, settings.rank, model.hidden_size, settings.seed)
-    order = example_order(options.order, settings.epochs, len(pairs), settings.seed)
-    items = interchange_items(
-        tokenise_pairs(
-            model.chat,
-            pairs,
-            context_length=model.context_length or sys.maxsize,
-            max_response_tokens=settings.max_response_tokens,
-            truncate=settings.truncate,
-        )
-    )
+    _check(model, concepts, settings)
+    start = start_sites(options.init, len(settings.layers), settings.rank, model.hidden_size, settings.seed)
+    orders = [example_order(options.order, settings.epochs, len(pairs), settings.seed) for pairs in concepts]
+    of_each = [_items(model, pairs, settings, objective, kind) for pairs in concepts]
+    items = [item for of_one in of_each for item in of_one]
+    firsts = [sum(map(len, of_each[:place])) for place in range(len(of_each))]
     split = SplitModel(model.hf, model.layout)
-    plan = CachePlan.choose(
-        items,
-        model.hidden_size,
-        split.vocabulary,
-        model.dtype.itemsize,
-        settings.cache_bytes,
-        teacher=objective.reference == "teacher",
-    )
+    teacher, sizes = objective.reference == "teacher", (model.hidden_size, split.vocabulary, model.dtype.itemsize)
+    plan = CachePlan.choose(items, *sizes, settings.cache_bytes, teacher=teacher)
     logger.info("cache: %s", plan)
     with frozen(model.hf), torch.inference_mode(False), torch.enable_grad():
-        cache = FrozenCache(split, settings.layer, items, plan, model.device, options.progress)
+        judged = None if objective.preference is None else objective.judged
+        cache = FrozenCache(split, settings.layers, items, plan, model.device, options.progress, judged=judged)
         cached = time.monotonic()
         if not torch.isfinite(cache.sources).all():
             raise FitDivergedError(
@@ -132,59 +163,127 @@ def fit_interchange(
                 f"weights of {model.name}, or load it in another dtype",
                 0,
             )
-        if settings.start == "means" and options.init is None:
-            start = _from_means(cache.sources.cpu(), start)
-        trainer = InterchangeTrainer(split, cache, items, objective, settings)
-        diverged = None
-        try:
-            trace = trainer.run(start.to(cache.sources.device), order, options.progress)
-        except DivergedError as stop:
-            diverged, trace = stop.step, stop.trace
-        directions = trace.vectors[-1]
-        factors = _factors(cache.sources.cpu(), directions)
-        ratio = _edit_ratio(cache, items, directions, factors)
-    if options.trace is not None and len(trace.losses):
-        write_trace(Path(options.trace), trace)
+        trainer = EditTrainer(split, cache, items, kind, objective, settings)
+        sources = cache.sources.cpu()
+        per_pair = [len(of_one) // len(pairs) for of_one, pairs in zip(of_each, concepts, strict=True)]
+        classes = [
+            _classes(sources[first : first + len(of_one)], kind, size)
+            for first, of_one, size in zip(firsts, of_each, per_pair, strict=True)
+        ]
+        from_means = settings.start == "means" and options.init is None
+        starts = [_from_means(*each, start) if from_means and len(each) == 2 else start for each in classes]
+        jobs = [
+            Job(first, order, kind.start(rows)) for first, order, rows in zip(firsts, orders, starts, strict=True)
+        ]
+        traces = trainer.run(jobs, options.progress)
+        found = []
+        for pairs, job, trace, each, of_one in zip(concepts, jobs, traces, classes, of_each, strict=True):
+            factors = _factors(each, next(iter(trace.parameters.values())))
+            numbers = range(job.first, job.first + len(of_one))
+            size = len(of_one) // len(pairs)
+            of_ways = [numbers[place * (size // len(kind.ways)) :: size] for place in range(len(kind.ways))]
+            found.append((trace, factors, _edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)))
     given = {
         "init": None if options.init is None else array_hash(start),
-        "order": None if options.order is None else array_hash(order),
+        "order": None if options.order is None else array_hash(orders[0]),
     }
     seconds = {"total": time.monotonic() - began, "cache": cached - began}
-    return InterchangeFit(directions, factors, trace, ratio, given, plan, seconds, diverged)
+    return [
+        TrainedFit(trace.parameters, factors, trace, ratio, dict(given), plan, dict(seconds), len(concepts))
+        for trace, factors, ratio in found
+    ]
 
 
-def _from_means(sources: Tensor, start: Tensor) -> Tensor:
-    """Start directions (r, d) of which the first is the difference of the classes' mean source states.
+def _check(model: Model, concepts: Sequence[PairSet], settings: TrainSettings) -> None:
+    for layer in settings.layers:
+        model.check_layer(layer)
+    if is_steered(model.layout):
+        raise InputError(
+            "this model is being steered; leave steer() before fitting, or the vector learns the steered model"
+        )
+    if not concepts:
+        raise InputError("no concepts to fit; give contrast pairs of at least one")
+    for pairs in concepts:
+        if not pairs:
+            raise InputError(f"no pairs to learn from in {pairs.source!r}; give at least one")
+    model.chat.check_source()
+    if settings.rank > model.hidden_size:
+        raise InputError(f"rank {settings.rank} exceeds the model's hidden size {model.hidden_size}")
+
+
+def _items(
+    model: Model, pairs: PairSet, settings: TrainSettings, objective: Objective, kind: EditKind
+) -> list[Item]:
+    tokenised = tokenise_pairs(
+        model.chat,
+        pairs,
+        context_length=model.context_length or sys.maxsize,
+        max_response_tokens=settings.max_response_tokens,
+        truncate=settings.truncate,
+    )
+    return interchange_items(tokenised, kind.ways, preference=objective.preference is not None)
+
+
+def _classes(sources: Tensor, kind: EditKind, size: int) -> list[Tensor]:
+    """Source states (pairs, m, d) of the positive prompts, then of the negative ones if they are sources too.
+
+    Of items in their order, `size` a pair.
+    """
+    answers = size // len(kind.ways)
+    return [sources[place * answers :: size] for place in range(len(kind.ways))]
+
+
+def _from_means(positive: Tensor, negative: Tensor, start: Tensor) -> Tensor:
+    """Start directions (m, r, d) of which each site's first is the difference of the classes' mean source states.
 
     The others stay random. So does the first where the means are the same.
     """
-    difference = sources[0::2].mean(dim=0) - sources[1::2].mean(dim=0)
-    size = difference.norm()
-    if not size > torch.finfo(torch.float32).eps * sources.norm(dim=1).mean():
-        return start
-    return retract(torch.cat([difference[None] / size, start[1:]]))
+    found = []
+    for site, rows in enumerate(start):
+        difference = positive[:, site].mean(dim=0) - negative[:, site].mean(dim=0)
+        size = difference.norm()
+        scale = torch.cat([positive[:, site], negative[:, site]]).norm(dim=1).mean()
+        same = not size > torch.finfo(torch.float32).eps * scale
+        found.append(rows if same else retract(torch.cat([difference[None] / size, rows[1:]])))
+    return torch.stack(found)
 
 
-def _factors(sources: Tensor, directions: Tensor) -> Factors:
-    """Coordinates of the source states (specification of CDAS, section 6); items alternate: positive, negative."""
-    values = sources @ directions.T  # (items, r)
-    return Factors(positive=FactorStats.of(values[0::2]), negative=FactorStats.of(values[1::2]))
+def _factors(classes: Sequence[Tensor], directions: Tensor) -> tuple[Factors, ...]:
+    """Coordinates of the source states at each site (specification of CDAS, section 6); none without two classes."""
+    if len(classes) < 2:
+        return ()
+    values = [
+        [FactorStats.of(states[:, site] @ rows.T) for states in classes] for site, rows in enumerate(directions)
+    ]
+    return tuple(Factors(positive=positive, negative=negative) for positive, negative in values)
 
 
-def _edit_ratio(cache: FrozenCache, items: Sequence[Item], directions: Tensor, factors: Factors) -> dict[str, float]:
-    """Median of |h' - h| / |h| over prompt tokens after the prefix, for up to `RATIO_ITEMS` items a direction.
+def _edit_ratio(
+    cache: FrozenCache,
+    items: Sequence[Item],
+    of_ways: Sequence[Sequence[int]],
+    parameters: Mapping[str, Tensor],
+    factors: Sequence[Factors],
+    kind: EditKind,
+) -> dict[str, float]:
+    """Median of |h' - h| / |h| at the lowest site over prompt tokens after the prefix, for some items a direction.
 
-    A direction without such tokens, or with states that are not finite, has none.
+    A clamp is set to its factor. A direction without such tokens, or with states that are not finite, has none.
     """
-    ratios = {}
-    for offset, direction in enumerate(("elicit", "suppress")):
-        chosen = list(range(offset, len(items), 2))[:RATIO_ITEMS]
+    ratios, lowest = {}, {name: value[0] for name, value in parameters.items()}
+    for direction, numbers in zip(kind.ways, of_ways, strict=True):
+        chosen = list(numbers)[:RATIO_ITEMS]
         found = []
         for group in buckets([len(items[k].base) for k in chosen], BUILD_TOKENS):
             of_group = [chosen[place] for place in group]
             for k, states in zip(of_group, cache.base(of_group), strict=True):
                 tokens = states[items[k].prefix : items[k].base_prompt].float().cpu()
-                moved = (factors.value(direction, 1.0) - tokens @ directions.T) @ directions
+                if factors:
+                    rows = lowest["directions"]
+                    moved = (factors[0].value(direction, 1.0) - tokens @ rows.T) @ rows
+                else:
+                    mask = torch.ones(1, len(tokens), dtype=torch.bool)
+                    moved = kind.apply(tokens[None], tokens[None, 0], lowest, mask)[0] - tokens if len(tokens) else tokens
                 found.append(moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12))
         ratios[direction] = float(torch.cat(found).median())
     return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}

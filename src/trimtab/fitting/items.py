@@ -50,15 +50,20 @@ class Item:
         return slice(self.source_prompt - 1, self.source_prompt - 1 + self.n_scored)
 
 
-def interchange_items(pairs: Sequence[TokenisedPair]) -> list[Item]:
-    """Two items a pair, in the published order: elicit (base negative, source positive), then suppress.
+def interchange_items(pairs: Sequence[TokenisedPair], ways: Sequence[str], *, preference: bool = False) -> list[Item]:
+    """For every pair an item a way, in the published order: elicit (base negative, source positive), then suppress.
 
-    Elicit is scored on the positive response, suppress on the negative one (specification of CDAS, section 1).
+    Elicit is scored on the positive response, suppress on the negative one (specification of CDAS, section 1). For a
+    `preference` another item follows each, with the response that is not wanted behind the same prompts.
     """
     items = []
     for pair in pairs:
-        items.append(_item(pair.negative, pair.positive, pair.positive_response))
-        items.append(_item(pair.positive, pair.negative, pair.negative_response))
+        for way in ways:
+            sides = (pair.negative, pair.positive), (pair.positive_response, pair.negative_response)
+            (base, source), (wanted, other) = sides if way == "elicit" else (part[::-1] for part in sides)
+            items.append(_item(base, source, wanted))
+            if preference:
+                items.append(_item(base, source, other))
     return items
 
 

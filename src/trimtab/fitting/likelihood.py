@@ -1,4 +1,4 @@
-"""What a model thinks of given responses: log-probabilities and divergences, token by token, plain or steered.
+"""What a model thinks of given responses, token by token, plain or steered: log-probabilities, divergences, its choice.
 
 Letters: b rows, s tokens of a sequence, n tokens of a response, d hidden, v vocabulary.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from trimtab.errors import InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.models.apply import Row, steer
 from trimtab.models.capture import pad_right
@@ -80,6 +81,24 @@ def kl_divergences(model: Model, finals: Sequence[Tensor], others: Sequence[Tens
     for p, q in zip(_logits(model, torch.cat(list(finals))), _logits(model, torch.cat(list(others))), strict=True):
         p, q = p.log_softmax(dim=1), q.log_softmax(dim=1)
         found.append((p.exp() * (p - q)).sum(dim=1).clamp_min(0).cpu())  # rounding may leave -1e-8
+    return list(torch.cat(found).split([len(part) for part in finals]))
+
+
+@torch.no_grad()
+def most_likely(model: Model, finals: Sequence[Tensor]) -> list[Tensor]:
+    """The most likely next token behind every token: (n,) int64 on the CPU for each of `finals` (n, d).
+
+    Raises:
+        InputError: Logits that are not finite, of which none is the largest.
+    """
+    found = []
+    for logits in _logits(model, torch.cat(list(finals))):
+        largest, tokens = logits.max(dim=1)
+        if not torch.isfinite(largest).all():
+            raise InputError(
+                f"the logits are not finite; look for NaN in the weights of {model.name}, or load it in another dtype"
+            )
+        found.append(tokens.cpu())
     return list(torch.cat(found).split([len(part) for part in finals]))
 
 

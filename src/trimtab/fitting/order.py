@@ -15,6 +15,33 @@ from trimtab.steering.checks import check_gram, own_float32
 Array = np.ndarray | Tensor | str | Path
 
 
+def start_sites(init: Array | None, sites: int, rank: int, hidden: int, seed: int) -> Tensor:
+    """Orthonormal start rows of several sites (sites, rank, hidden), float32; otherwise as `start_directions`.
+
+    Args:
+        init: (sites, rank, hidden) or its path, or for one site whatever `start_directions` takes. None = random: the
+            first site's rows are those that it has alone, others follow from the same generator.
+        sites: m.
+        rank: r.
+        hidden: d.
+        seed: Seed of the generator.
+
+    Raises:
+        InputError: As `start_directions`.
+    """
+    if init is None:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.stack([retract(torch.randn((rank, hidden), generator=generator)) for _ in range(sites)])
+    if sites == 1:
+        array = read_array("init", init)
+        one = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+        return start_directions(one, rank, hidden, seed)[None]
+    array = read_array("init", init)
+    if array.ndim != 3 or array.shape[0] != sites:
+        raise InputError(f"init has shape {array.shape}; {sites} sites need ({sites}, {rank}, {hidden})")
+    return torch.stack([start_directions(rows, rank, hidden, seed) for rows in array])
+
+
 def start_directions(init: Array | None, rank: int, hidden: int, seed: int) -> Tensor:
     """Orthonormal start rows W (rank, hidden), float32.
 

@@ -49,7 +49,7 @@ class TrainSettings:
         InputError: A setting that is no finite number or outside its range.
     """
 
-    layer: int
+    layer: int | tuple[int, ...]
     epochs: int = 18
     lr: float = 0.04
     batch_size: int = 8
@@ -66,8 +66,8 @@ class TrainSettings:
     max_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        for name in ("layer", "cache_bytes"):
-            check_number(name, getattr(self, name), least=0, whole=True)
+        object.__setattr__(self, "layer", checked_layers(self.layer))
+        check_number("cache_bytes", self.cache_bytes, least=0, whole=True)
         check_number("seed", self.seed, least=0, most=MAX_SEED, whole=True)
         check_number("weight_decay", self.weight_decay, least=0, most=MAX_STEP)
         for name in ("epochs", "batch_size", "rank", "max_tokens"):
@@ -81,6 +81,29 @@ class TrainSettings:
         if self.start not in STARTS:
             raise InputError(f"start is {self.start!r}; allowed: {', '.join(STARTS)}")
         Positions.parse(self.positions)
+
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The edited blocks in ascending order, of which there is one or more."""
+        return (self.layer,) if isinstance(self.layer, int) else self.layer
+
+
+def checked_layers(layer: object) -> int | tuple[int, ...]:
+    """A block number, or several in ascending order; one alone is a number.
+
+    Raises:
+        InputError: Something else, a negative number, or one that is named twice.
+    """
+    if not isinstance(layer, (list, tuple)):
+        check_number("layer", layer, least=0, whole=True)
+        assert isinstance(layer, int)
+        return layer
+    for number in layer:
+        check_number("layer", number, least=0, whole=True)
+    if not layer or len({*layer}) != len(layer):
+        raise InputError(f"layer is {list(layer)}; name one block or several, each once")
+    return layer[0] if len(layer) == 1 else tuple(sorted(layer))
 
 
 TRIAL_EPOCHS, TRIAL_BATCH = 2, 2

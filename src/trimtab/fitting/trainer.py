@@ -1,6 +1,11 @@
-"""Train directions by interchange: only the blocks above the site run in a step, on padded groups of equal-ish length.
+"""Train edits: only the blocks above the lowest site run in a step, on padded groups of equal-ish length.
 
-Letters: b sequences of a group, s tokens, d hidden, r rank, n scored tokens of a group, v vocabulary.
+Several concepts may be trained in lockstep: a step takes one batch of each, all of them go through the blocks together,
+and every concept has parameters, clipping, learning rate and number of steps of its own. A concept's numbers are
+those that it has alone.
+
+Letters: b sequences of a group, s tokens, d hidden, r rank, n scored tokens of a group, v vocabulary, m sites,
+k concepts.
 """
 
 from __future__ import annotations
@@ -8,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,64 +23,120 @@ from trimtab.errors import InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.cache import FrozenCache
 from trimtab.fitting.divergence import Objective
-from trimtab.fitting.interchange import interchange
+from trimtab.fitting.edits import EditKind
 from trimtab.fitting.items import Item
-from trimtab.fitting.order import retract
+from trimtab.fitting.parallel import Workers
 from trimtab.fitting.settings import TrainSettings
 from trimtab.models.split import SplitModel
 from trimtab.models.upper import UpperBlocks
 from trimtab.progress import Progress, ProgressCallback
 from trimtab.steering import Geometry, Positions
 
-CHUNK_BYTES = 8 * 1024**2
-"""Size of one float32 logits chunk: small enough for a CPU's cache and far below a whole (n, v)."""
+CHUNK_BYTES = 2 * 1024**2
+"""Size of one float32 logits chunk: what is made of it stays in a core's cache, and far below a whole (n, v)."""
 
-GRADIENT_SCALE = 2.0**8
-"""What a scored token's gradient is multiplied by on its way through the model.
+HALF_SCALE = 2.0**8
+"""What gradients are multiplied by on their way through a model in float16.
 
-A token weighs one part in hundreds, and what it sends to most entries of a large vocabulary is smaller still: below
-6e-8 float16 makes it 0. A power of two changes no other number.
+What a token sends to most entries of a large vocabulary is below 6e-8, which float16 makes 0. A power of two changes no
+other number.
 """
 
 PROOF_ITEMS = 8
 """Sequences, the longest ones, on which shortcuts are proved before they are used."""
 
+GROUPS = 2
+"""Groups of a step that each thread should have, at least: with one each, all wait for the longest."""
+
 
 @dataclass(frozen=True)
 class Trace:
-    """A run, step by step, up to the last step that was finite.
+    """A run, step by step, up to the last step that was finite. `ways` is the number of minibatches of a step.
 
     Attributes:
-        vectors: (steps + 1, r, d) float32, before the first and after every step.
-        losses: (2 * steps,) float32, mean loss over the scored tokens of each minibatch.
-        n_tokens: (2 * steps,) int64, scored tokens of each minibatch.
+        vectors: (steps + 1, m, r, d) float32, directions before the first and after every step.
+        losses: (ways * steps,) float32, mean loss over the scored tokens (or pairs of answers) of each minibatch.
+        n_tokens: (ways * steps,) int64, scored tokens (or pairs of answers) of each minibatch.
+        parameters: All parameters after the last step, (m, ...) each.
+        diverged_at: 0-based step at which loss or gradient left the finite numbers.
     """
 
     vectors: Tensor
     losses: Tensor
     n_tokens: Tensor
+    parameters: Mapping[str, Tensor]
+    diverged_at: int | None = None
 
 
-class DivergedError(ArithmeticError):
-    """Loss or gradient left the finite numbers.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One concept of a run.
 
-    Attributes:
-        step: 0-based step.
-        trace: The steps before it; its last directions are the last good ones.
+    Args:
+        first: Number of its first item among all.
+        order: (epochs, pairs) int64, its pairs in the order they are used.
+        start: Its parameters (m, ...).
     """
 
-    def __init__(self, step: int, trace: Trace) -> None:
-        super().__init__(step, trace)
-        self.step, self.trace = step, trace
+    first: int
+    order: Tensor
+    start: Mapping[str, Tensor]
 
 
-class InterchangeTrainer:
-    """Runs the training loop of CDAS (specification, section 4) for any token objective.
+@dataclass(eq=False)
+class _State:
+    """A job under way."""
+
+    job: Job
+    batches: Sequence[Tensor]
+    parameters: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    vectors: list[Tensor]
+    losses: list[Tensor]
+    counts: list[Tensor]
+    diverged_at: int | None = None
+
+    @property
+    def steps(self) -> int:
+        return len(self.batches)
+
+    def is_active(self, step: int) -> bool:
+        """Whether it has a step of that number."""
+        return self.diverged_at is None and step < self.steps
+
+    def trace(self) -> Trace:
+        """What it left behind."""
+        losses, counts = torch.cat([torch.empty(0), *self.losses]), torch.cat([_NO_COUNTS, *self.counts])
+        final = {name: value.detach().cpu().clone() for name, value in self.parameters.items()}
+        return Trace(torch.stack(self.vectors), losses, counts, final, self.diverged_at)
+
+
+_NO_COUNTS = torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The sequences of a step.
+
+    Attributes:
+        items: Their numbers.
+        concepts: (rows,) int64, which of the active jobs each belongs to.
+        weights: (rows,) float32, what a scored token of each weighs in its job's loss (or an answer, for a preference).
+    """
+
+    items: list[int]
+    concepts: Tensor
+    weights: Tensor
+
+
+class EditTrainer:
+    """Runs the training loop of CDAS (specification, section 4) for any trained edit and any objective.
 
     Args:
         model: The frozen model in parts.
         cache: Frozen states of `items`.
-        items: Two a pair: elicit, suppress.
+        items: Of all concepts: for every pair one a way, or two (preferred, other) for a preference.
+        kind: What is trained.
         objective: Loss of a token with its gradient.
         settings: Learning rate, batch size and so on.
     """
@@ -85,11 +146,13 @@ class InterchangeTrainer:
         model: SplitModel,
         cache: FrozenCache,
         items: Sequence[Item],
+        kind: EditKind,
         objective: Objective,
         settings: TrainSettings,
     ) -> None:
-        self._model, self._cache, self._items = model, cache, items
+        self._model, self._cache, self._items, self._kind = model, cache, items, kind
         self._objective, self._settings = objective, settings
+        self._answers = 1 if objective.preference is None else 2
         self._masks = [_edit_mask(item, Positions.parse(settings.positions)) for item in items]
         if not any(bool(mask.any()) for mask in self._masks):
             raise InputError(
@@ -97,118 +160,211 @@ class InterchangeTrainer:
             )
 
         shared = shared_prefix(items)
-        self._upper = UpperBlocks(model, settings.layer, items[0].base[:shared], cache.sources.device)
+        self._device = cache.sources.device
+        self._upper = UpperBlocks(model, settings.layers[0], items[0].base[:shared], self._device)
         longest = sorted(range(len(items)), key=lambda index: -len(items[index].base))[:PROOF_ITEMS]
         states, _ = self._padded(longest)
-        self._upper.prove(states, *self._scored(longest, states.device))
+        self._upper.prove(states, *self._scored(longest))
 
-    def run(self, start: Tensor, order: Tensor, progress: ProgressCallback | None = None) -> Trace:
-        """Train from `start` (r, d) over pairs in `order` (epochs, pairs).
+    def run(self, jobs: Sequence[Job], progress: ProgressCallback | None = None) -> list[Trace]:
+        """Train all jobs, in lockstep; a trace each. One whose loss or gradient is not finite stops there."""
+        states = [self._begun(job) for job in jobs]
+        total, started = max(state.steps for state in states), time.monotonic()
+        with Workers.for_device(self._device, is_reentrant=self._upper.is_reentrant) as workers:
+            for step in range(total):
+                active = [state for state in states if state.is_active(step)]
+                if not active:
+                    break
+                loss = self._step(active, step, workers)
+                if progress is not None:
+                    progress(Progress("fit", step + 1, total, time.monotonic() - started, loss))
+        return [state.trace() for state in states]
 
-        Raises:
-            DivergedError: The loss or the gradient of a step was not finite.
-        """
+    def _begun(self, job: Job) -> _State:
         settings = self._settings
-        batches = [batch for epoch in order for batch in epoch.split(settings.batch_size)]
-        weights = start.clone().requires_grad_()
-        optimiser = torch.optim.AdamW([weights], lr=settings.lr, weight_decay=settings.weight_decay)
-        vectors, losses, counts = [start.clone().cpu()], [torch.empty(0)], [torch.empty(0, dtype=torch.int64)]
-        started = time.monotonic()
-        for step, batch in enumerate(batches):
-            optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / len(batches))
-            optimiser.zero_grad()
-            loss, n_tokens = self._step(weights, batch.tolist())
-            assert weights.grad is not None
-            if not (torch.isfinite(loss).all() and torch.isfinite(weights.grad).all()):
-                raise DivergedError(step, Trace(torch.stack(vectors), torch.cat(losses), torch.cat(counts)))
-            torch.nn.utils.clip_grad_norm_([weights], settings.grad_clip)
-            optimiser.step()
-            with torch.no_grad():
-                weights.copy_(retract(weights))
-            vectors.append(weights.detach().cpu().clone())
-            losses.append(loss)
-            counts.append(n_tokens)
-            if progress is not None:
-                progress(Progress("fit", step + 1, len(batches), time.monotonic() - started, float(loss.mean())))
-        return Trace(torch.stack(vectors), torch.cat(losses), torch.cat(counts))
+        batches = [batch for epoch in job.order for batch in epoch.split(settings.batch_size)]
+        parameters = {name: value.to(self._device, copy=True) for name, value in job.start.items()}
+        optimiser = torch.optim.AdamW(parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay)
+        return _State(job, batches, parameters, optimiser, [_directions(parameters)], [], [])
 
-    def _step(self, weights: Tensor, pairs: list[int]) -> tuple[Tensor, Tensor]:
-        """Accumulate the gradient of one step; mean loss (2,) and scored tokens (2,) of its two minibatches."""
-        indices = [2 * pair + side for pair in pairs for side in (0, 1)]
-        half = len(indices) // 2
-        scored = torch.tensor([self._items[index].n_scored for index in indices])
-        n_tokens = torch.stack([scored[:half].sum(), scored[half:].sum()])
-        weight = self._token_weights(scored, n_tokens)
-        scale = GRADIENT_SCALE * 2.0 ** -math.floor(math.log2(float(weight.max())))
-        sums = torch.zeros(len(indices), dtype=torch.float64)
-        lengths = [len(self._items[index].base) - self._upper.prefix_length for index in indices]
-        for group in buckets(lengths, self._settings.max_tokens):
-            sums[group] = self._group(weights, [indices[k] for k in group], scale * weight[group])
-        assert weights.grad is not None
-        weights.grad.div_(scale)
-        minibatch = torch.stack([sums[:half].sum(), sums[half:].sum()])
-        return (minibatch / n_tokens).float(), n_tokens
+    def _step(self, active: Sequence[_State], step: int, workers: Workers) -> float:
+        """One step of every active job; the mean of their losses."""
+        rows = [self._rows(state.job, state.batches[step].tolist(), place) for place, state in enumerate(active)]
+        together = _Rows(
+            [item for one in rows for item in one.items],
+            torch.cat([one.concepts for one in rows]),
+            torch.cat([one.weights for one in rows]),
+        )
+        names = list(active[0].parameters)
+        stacked = {name: torch.stack([state.parameters[name] for state in active]) for name in names}
+        scale = 2.0 ** -math.floor(math.log2(float(together.weights.max())))
+        groups = self._groups(together, workers.n)
+        found = workers.map(lambda group: self._group(stacked, together, group, scale), groups)
+        losses = torch.zeros(len(together.items), dtype=torch.float64)
+        gradients = {name: torch.zeros_like(value) for name, value in stacked.items()}
+        for group, (of_group, its) in zip(groups, found, strict=True):
+            losses[group] = of_group
+            for name in names:
+                gradients[name] += its[name]
+        seen, start = [], 0
+        for place, state in enumerate(active):
+            n = len(rows[place].items)
+            of_job = {name: gradients[name][place] / (scale * self._half_scale) for name in names}
+            seen.append(self._moved(state, step, losses[start : start + n], rows[place], of_job))
+            start += n
+        return math.fsum(seen) / len(seen)
 
-    def _token_weights(self, scored: Tensor, n_tokens: Tensor) -> Tensor:
-        """What one scored token of each item weighs in the step's loss: (items,) float32, summing to 1 over tokens."""
-        if self._settings.weighting == "response":
-            return 1.0 / (scored * len(scored))
-        return 1.0 / (2 * n_tokens.repeat_interleave(len(scored) // 2)).float()
+    def _rows(self, job: Job, pairs: list[int], place: int) -> _Rows:
+        """The sequences of a job's step, in the published order: for each pair its ways."""
+        size = len(self._kind.ways) * self._answers
+        items = [job.first + pair * size + offset for pair in pairs for offset in range(size)]
+        counts = self._counts(items)
+        ways = len(self._kind.ways)
+        if self._objective.preference is not None or self._settings.weighting == "response":
+            weights = 1.0 / (counts * len(items) / self._answers)
+        else:
+            weights = 1.0 / (ways * counts.view(ways, -1).sum(dim=1).repeat_interleave(len(items) // ways))
+        return _Rows(items, torch.full((len(items),), place), weights.float())
 
-    def _group(self, weights: Tensor, indices: list[int], weight: Tensor) -> Tensor:
-        """Forward and backward of one padded group; sum of the losses of each item's tokens (b,) float64."""
-        states, mask = self._padded(indices)
-        rows, columns = self._scored(indices, states.device)
-        edited = interchange(states, self._cache.sources[indices], weights, mask)
-        picked = self._upper(edited, rows, columns)  # (n, d)
-        n_scored = [self._items[index].n_scored for index in indices]
+    def _counts(self, items: Sequence[int]) -> Tensor:
+        """What a minibatch's loss is a mean over, by sequence: its scored tokens, or 1 for a preference."""
+        if self._objective.preference is not None:
+            return torch.ones(len(items), dtype=torch.int64)
+        return torch.tensor([self._items[item].n_scored for item in items])
+
+    def _groups(self, rows: _Rows, n_workers: int) -> list[list[int]]:
+        """Rows in groups of one forward each, the answers of a preference side by side; the most work comes first."""
+        prefix, answers = self._upper.prefix_length, self._answers
+        lengths = [len(self._items[item].base) - prefix for item in rows.items]
+        units = [max(lengths[place : place + answers]) for place in range(0, len(lengths), answers)]
+        most = max(1, self._settings.max_tokens // answers)
+        if n_workers > 1:
+            most = min(most, -(-sum(units) // (GROUPS * n_workers)))
+        groups = [
+            [answers * unit + offset for unit in sorted(group) for offset in range(answers)]
+            for group in buckets(units, most)
+        ]
+        return sorted(groups, key=lambda group: -len(group) * max(lengths[row] for row in group))
+
+    def _group(
+        self, stacked: Mapping[str, Tensor], rows: _Rows, group: list[int], scale: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Forward and backward of one padded group.
+
+        Returns:
+            The loss of each sequence, (b,) float64 (its tokens' sum, or of a preference half a pair's), and the
+            gradients of the stacked parameters (k, m, ...), times `scale`.
+        """
+        items, concepts = [rows.items[row] for row in group], rows.concepts[group].to(self._device)
+        states, mask = self._padded(items)
+        lines, columns = self._scored(items)
+        sources = self._cache.sources[items]  # (b, m, d)
+        leaves = {name: value.detach().requires_grad_() for name, value in stacked.items()}
+
+        def edit(h: Tensor, site: int) -> Tensor:
+            own = {name: leaf[0, site] if len(leaf) == 1 else leaf[concepts, site] for name, leaf in leaves.items()}
+            return self._kind.apply(h, sources[:, site], own, mask)
+
+        editors = {
+            layer: lambda h, site=site: edit(h, site) for site, layer in enumerate(self._settings.layers) if site > 0
+        }
+        with torch.enable_grad():
+            picked = self._upper(edit(states, 0), lines, columns, editors)  # (n, d)
+        n_scored = [self._items[item].n_scored for item in items]
         chunks = scored_chunks(n_scored, CHUNK_BYTES // (4 * self._model.vocabulary))
-        reference = self._reference(indices, rows.device)
-        values, gradient = self._score(picked.detach(), reference, weight.to(rows.device)[rows], chunks)
-        picked.backward(gradient)
-        return torch.zeros(len(indices), dtype=torch.float64).index_add_(0, rows.cpu(), values.cpu().double())
+        values, gradient = self._score(picked.detach(), self._reference(items), chunks)
+        losses, weights = self._weighed(values, lines, items, rows.weights[group].to(self._device))
+        picked.backward(gradient.mul_((scale * weights)[:, None].to(gradient.dtype)))
+        found = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+        return losses.cpu(), found
 
-    def _reference(self, indices: Sequence[int], device: torch.device) -> Callable[[int, int], Tensor]:
+    def _weighed(
+        self, values: Tensor, lines: Tensor, items: Sequence[int], weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of each sequence (b,) float64, and what each token's gradient (n,) counts in its job's loss."""
+        sums = torch.zeros(len(items), dtype=torch.float64, device=values.device)
+        sums.index_add_(0, lines, values.double())
+        preference = self._objective.preference
+        if preference is None:
+            return sums, weights[lines]
+        log_p = -sums.float().view(-1, 2)  # the values are cross-entropies
+        tokens = torch.tensor([float(self._items[item].n_scored) for item in items], device=values.device).view(-1, 2)
+        loss = preference(log_p[:, 0], log_p[:, 1], self._cache.likelihoods[list(items)].view(-1, 2), tokens)
+        slopes = -torch.stack([loss.chosen, loss.rejected], dim=1).view(-1) * weights
+        return loss.value.double().repeat_interleave(2) / 2, slopes[lines]
+
+    def _moved(
+        self, state: _State, step: int, losses: Tensor, rows: _Rows, gradients: Mapping[str, Tensor]
+    ) -> float:
+        """The optimiser's step of one job, unless something is not finite; its mean loss."""
+        settings, ways = self._settings, len(self._kind.ways)
+        counts = self._counts(rows.items).view(ways, -1).sum(dim=1) // (1 if self._answers == 1 else 2)
+        mean = (losses.view(ways, -1).sum(dim=1) / counts).float()
+        if not (torch.isfinite(mean).all() and all(bool(torch.isfinite(g).all()) for g in gradients.values())):
+            state.diverged_at = step
+            return float(mean.mean())
+        for name, parameter in state.parameters.items():
+            parameter.grad = gradients[name]
+        torch.nn.utils.clip_grad_norm_(state.parameters.values(), settings.grad_clip)
+        state.optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / state.steps)
+        state.optimiser.step()
+        for name, value in self._kind.retracted(state.parameters).items():
+            state.parameters[name].copy_(value)
+        state.vectors.append(_directions(state.parameters))
+        state.losses.append(mean)
+        state.counts.append(counts)
+        return float(mean.mean())
+
+    def _reference(self, items: Sequence[int]) -> Callable[[int, int], Tensor]:
         """What the objective compares these items' scored tokens with: (start, end) -> that part of it."""
         if self._objective.reference == "teacher":
-            return self._cache.teacher(indices)
-        labels = torch.tensor([token for index in indices for token in self._items[index].response], device=device)
+            return self._cache.teacher(items)
+        tokens = [token for item in items for token in self._items[item].response]
+        labels = torch.tensor(tokens, device=self._device)
         return lambda start, end: labels[start:end]
 
-    def _padded(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _padded(self, items: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Base states after the shared prefix (b, s, d), and the mask (b, s) of edited tokens."""
         prefix = self._upper.prefix_length
-        base = [states[prefix:] for states in self._cache.base(indices)]
+        base = [states[prefix:] for states in self._cache.base(items)]
         states = torch.nn.utils.rnn.pad_sequence(base, batch_first=True)
-        masks = [self._masks[index][prefix:] for index in indices]
+        masks = [self._masks[item][prefix:] for item in items]
         mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(states.device)
         return states, mask
 
-    def _scored(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    def _scored(self, items: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Row and column (n,) of every scored token, columns counted after the shared prefix."""
-        prefix, items = self._upper.prefix_length, [self._items[index] for index in indices]
-        rows = torch.cat([torch.full((item.n_scored,), row) for row, item in enumerate(items)])
-        columns = torch.cat([torch.arange(item.scored.start - prefix, item.scored.stop - prefix) for item in items])
-        return rows.to(device), columns.to(device)
+        prefix, chosen = self._upper.prefix_length, [self._items[item] for item in items]
+        rows = torch.cat([torch.full((item.n_scored,), row) for row, item in enumerate(chosen)])
+        columns = torch.cat([torch.arange(item.scored.start - prefix, item.scored.stop - prefix) for item in chosen])
+        return rows.to(self._device), columns.to(self._device)
+
+    @property
+    def _half_scale(self) -> float:
+        return HALF_SCALE if self._model.dtype == torch.float16 else 1.0
 
     def _score(
-        self,
-        states: Tensor,
-        reference: Callable[[int, int], Tensor],
-        weight: Tensor,
-        chunks: Sequence[tuple[int, int]],
+        self, states: Tensor, reference: Callable[[int, int], Tensor], chunks: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """Loss (n,) of head inputs (n, d) and the weighted gradient (n, d) in chunks; never all logits at once."""
+        """Loss (n,) of head inputs (n, d) and its gradient (n, d) in chunks; never all logits at once.
+
+        The gradient is multiplied by `HALF_SCALE` in float16.
+        """
         values, gradients = [], []
         for start, end in chunks:
             part = states[start:end].requires_grad_()
             with torch.enable_grad():
                 logits = self._model.logits(part)
             loss = self._objective.loss(logits.detach(), reference(start, end))
-            gradient = loss.gradient.mul_(weight[start:end, None]).to(logits.dtype)
-            gradients.append(torch.autograd.grad(logits, part, gradient)[0])
+            gradient = loss.gradient if self._half_scale == 1 else loss.gradient.mul_(self._half_scale)
+            gradients.append(torch.autograd.grad(logits, part, gradient.to(logits.dtype))[0])
             values.append(loss.value)
         return torch.cat(values), torch.cat(gradients)
+
+
+def _directions(parameters: Mapping[str, Tensor]) -> Tensor:
+    """What a trace keeps: the first parameter, (m, r, d)."""
+    return next(iter(parameters.values())).detach().cpu().clone()
 
 
 def scored_chunks(sizes: Sequence[int], most: int) -> list[tuple[int, int]]:

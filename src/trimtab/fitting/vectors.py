@@ -4,35 +4,68 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Mapping
 
 import torch
 
 from trimtab._version import __version__
 from trimtab.data import PairSet
 from trimtab.errors import FitDivergedError
-from trimtab.fitting.engine import InterchangeFit
+from trimtab.fitting.engine import TrainedFit
 from trimtab.fitting.settings import TrainSettings
 from trimtab.models.model import Model
 from trimtab.models.versions import transformers_version
 from trimtab.steering import Clamp, Edit, Intervention, Positions, Site, SteeringVector
 from trimtab.steering.content import JSON
+from trimtab.steering.factors import DIRECTIONS
 
 
 def clamp_vector(
-    method: str, model: Model, pairs: PairSet, settings: TrainSettings, fit: InterchangeFit
+    method: str, model: Model, pairs: PairSet, settings: TrainSettings, fit: TrainedFit
 ) -> SteeringVector:
-    """The vector of a fit, with both directions.
+    """The vector of an interchange fit, with both directions: a clamp at every site.
 
     Raises:
         FitDivergedError: The fit left the finite numbers; the last good vector comes with the error.
     """
-    clamp = Clamp(fit.directions, fit.factors.value("elicit", 1.0))
     positions = Positions.parse(settings.positions)
+    edits = tuple(
+        Edit(Intervention(Site(layer), Clamp(rows, factors.value("elicit", 1.0)), positions), factors)
+        for layer, rows, factors in zip(settings.layers, fit.directions, fit.factors, strict=True)
+    )
+    indices = tuple(range(len(edits)))
+    return fitted_vector(method, model, pairs, settings, fit, edits, dict.fromkeys(DIRECTIONS, indices))
+
+
+def fitted_vector(
+    method: str,
+    model: Model,
+    pairs: PairSet,
+    settings: TrainSettings,
+    fit: TrainedFit,
+    edits: tuple[Edit, ...],
+    directions: Mapping[str, tuple[int, ...]],
+) -> SteeringVector:
+    """The vector of a fit.
+
+    Args:
+        method: Name of the method.
+        model: The model.
+        pairs: What was learnt from.
+        settings: How.
+        fit: What was found.
+        edits: Its interventions.
+        directions: Which of them each direction takes.
+
+    Raises:
+        FitDivergedError: The fit left the finite numbers; the last good vector comes with the error.
+    """
     vector = SteeringVector(
         method=method,
         model=model.card(),
-        edits=(Edit(Intervention(Site(settings.layer), clamp, positions), fit.factors),),
-        settings=dataclasses.asdict(settings),
+        edits=edits,
+        directions=directions,
+        settings=_json_settings(settings),
         provenance=provenance(model, pairs, settings, fit),
     )
     if fit.diverged_at is not None:
@@ -45,7 +78,13 @@ def clamp_vector(
     return vector
 
 
-def provenance(model: Model, pairs: PairSet, settings: TrainSettings, fit: InterchangeFit) -> dict[str, JSON]:
+def _json_settings(settings: TrainSettings) -> dict[str, JSON]:
+    """Settings as the file format keeps them, which knows lists and no tuples."""
+    plain = dataclasses.asdict(settings)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def provenance(model: Model, pairs: PairSet, settings: TrainSettings, fit: TrainedFit) -> dict[str, JSON]:
     """Where a vector comes from: data, run, cache, what it was computed on, versions."""
     training: dict[str, JSON] = {
         "epochs": settings.epochs,
@@ -53,8 +92,10 @@ def provenance(model: Model, pairs: PairSet, settings: TrainSettings, fit: Inter
         "cache_seconds": round(fit.seconds["cache"], 3),
         "cache": {"base_states": fit.plan.base, "teacher": fit.plan.teacher, "bytes": fit.plan.bytes},
     }
+    if fit.together > 1:
+        training["together"] = fit.together
     if fit.diverged_at is None:
-        losses = fit.trace.losses.view(-1, 2).mean(dim=1)
+        losses = fit.trace.losses.view(fit.steps, -1).mean(dim=1)
         last_epoch = losses[-(len(losses) // settings.epochs) :]
         training |= {
             "steps": len(losses),

@@ -69,6 +69,12 @@ def _capture_batch(layout: Layout, rows: Sequence[Sequence[int]], sites: Sequenc
             else:
                 hooks.callback(point.module.register_forward_pre_hook(read_input, with_kwargs=True).remove)
         layout.stack(input_ids=ids, attention_mask=mask, use_cache=False)
+    for site, states in seen.items():
+        if states.shape[:-1] != ids.shape:
+            raise InputError(
+                f"site {site}: the state is {tuple(states.shape)}, not (rows, tokens, width) of {tuple(ids.shape)} "
+                "tokens; rows cannot be told apart there, use resid_pre or resid_post"
+            )
     return [
         {site: _head_slice(states[k, : len(row)], site, layout).clone() for site, states in seen.items()}
         for k, row in enumerate(rows)

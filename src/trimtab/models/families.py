@@ -34,12 +34,25 @@ FAMILIES: Mapping[str, BlockParts] = {
     "llama": BlockParts(),
     "gemma2": BlockParts(norms=("input_layernorm", "pre_feedforward_layernorm")),
     "gpt2": BlockParts("attn", "attn.c_proj", "mlp", "mlp.c_proj", ("ln_1", "ln_2")),
+    "bitnet": BlockParts(),  # `attn_in` and `mlp_act` come after the norms inside its branches, as its projections do
     "falcon": BlockParts("self_attention", "self_attention.dense", "mlp", "mlp.dense_4h_to_h", ("input_layernorm",)),
     "gemma3_text": BlockParts(norms=("input_layernorm", "pre_feedforward_layernorm")),
     "gpt_neox": BlockParts("attention", "attention.dense", "mlp", "mlp.dense_4h_to_h"),
+    "gpt_oss": BlockParts(),
+    "mistral": BlockParts(),
+    "mixtral": BlockParts(),
     "olmo2": BlockParts(norms=()),
+    "opt": BlockParts(attention_projection="self_attn.out_proj", norms=("self_attn_layer_norm",)),
+    "phi3": BlockParts(),
+    "qwen2": BlockParts(),
+    "qwen3": BlockParts(),
+    "qwen3_moe": BlockParts(),
 }
-"""Families whose parts are known, by transformers' `model_type`."""
+"""Families whose parts are known, by transformers' `model_type`.
+
+Known is also what a block lacks, and refused: blocks of experts have no one last projection of an MLP, OPT's have no
+MLP module at all (its parts lie in the block and see the tokens of all rows in one line).
+"""
 
 
 @dataclass(frozen=True)
@@ -75,22 +88,33 @@ def hook_point(block: nn.Module, site: Site, model_type: str) -> HookPoint:
     try:
         return HookPoint(block.get_submodule(path), side)
     except AttributeError as error:
+        reason = f"site {site}: this {model_type!r} block has no {path!r}"
+        if hasattr(getattr(block, parts.mlp, None), "experts"):
+            reason += ", its experts have each their own"
+        if model_type in FAMILIES:
+            raise InputError(f"{reason}; use resid_pre or resid_post, or another site inside the block") from error
         raise InputError(
-            f"site {site}: a {model_type!r} block has no {path!r}; sites inside a block are known for "
-            f"{', '.join(FAMILIES)}: use resid_pre or resid_post, or add the family in trimtab/models/families.py"
+            f"{reason}; sites inside a block are known for {', '.join(FAMILIES)}: "
+            "use resid_pre or resid_post, or add the family in trimtab/models/families.py"
         ) from error
 
 
 def _norm(block: nn.Module, parts: BlockParts, site: Site, model_type: str) -> str:
     """Path of the norm that a `norm_out` site names.
 
-    Llama's names mean other norms in a block that has further ones (behind its branches, as in OLMo 2).
+    Llama's names mean other norms in a block that has further ones (behind its branches, as in OLMo 2). Where OPT's
+    stand is a setting, and in the model of 350 million weights they stand behind the branches.
     """
     further = [name for name, _ in block.named_children() if "norm" in name and name not in parts.norms]
     if model_type not in FAMILIES and further:
         raise InputError(
             f"site {site}: a {model_type!r} block has norms of another kind ({', '.join(further)}); "
             "use resid_pre or resid_post, or add the family in trimtab/models/families.py"
+        )
+    if getattr(block, "do_layer_norm_before", True) is False:
+        raise InputError(
+            f"site {site} does not exist: the norms of this {model_type!r} block stand behind its branches, not at "
+            "their entrance; use resid_pre or resid_post"
         )
     if site.part >= len(parts.norms):
         raise InputError(

@@ -24,6 +24,7 @@ from trimtab.steering import Geometry, Positions
 
 Prefix = tuple[int, ...]
 
+
 @dataclass(eq=False)
 class Chain:
     """What is known of one batch of growing sequences between its forwards.
@@ -160,7 +161,7 @@ class RowTracker:
         b, s = tokens.shape[:2]
         cache = next((given[name] for name in CACHE_NAMES if given.get(name) is not None), None)
         chain = None if cache is None or isinstance(cache, (list, tuple)) else self._chains.get(cache)
-        past = _columns_on(cache, chain)
+        past = _columns_on(cache, chain, given.get("cache_position"))
         chain = chain if past else None
         if chain is not None and chain.pads.shape[0] != b:
             n = chain.pads.shape[0]
@@ -194,8 +195,10 @@ class RowTracker:
     def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         """Forward hook of the stack (always called): remember the cache that the model made itself."""
         forward, self.current = self.current, None
-        parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else ()
-        made = next((part for part in parts if isinstance(part, Cache)), None)
+        if isinstance(output, Mapping):
+            made = next((part for name, part in output.items() if _is_cache(part, name)), None)
+        else:
+            made = next((part for part in output if _is_cache(part)), None) if isinstance(output, tuple) else None
         if forward is not None and made is not None and made not in self._chains:
             self._chains[made] = forward.chain
 
@@ -254,23 +257,33 @@ class RowTracker:
                 chain.open.discard(prefix)
 
 
-def _columns_on(cache: Any, chain: Chain | None) -> int:
-    """Columns that a cache holds.
+def _is_cache(part: Any, name: str = "") -> bool:
+    """Whether a part of an output is a cache that can be known again; Mamba's was of no common kind in 5.0."""
+    return isinstance(part, Cache) or (name in CACHE_NAMES and not isinstance(part, (list, tuple)))
 
-    One that keeps nothing but a running state (Mamba's) has no count; then it is what was seen to go in.
+
+def _columns_on(cache: Any, chain: Chain | None, positions: Any) -> int:
+    """Columns that a cache holds before a forward.
+
+    In transformers 5.0 a static cache counts by looking (its count is then a tensor), and misses pads whose keys are
+    zero; but there `generate` gives the columns of the forward's tokens (`positions`). A cache that keeps nothing but a
+    running state (Mamba's) has no count; then it is what was seen to go in.
     """
     if cache is None:
         return 0
+    first = int(positions[0]) if isinstance(positions, Tensor) else None
     try:
-        return int(cache.get_seq_length())
+        count = cache.get_seq_length()
+        return int(count) if first is None or not isinstance(count, Tensor) else first
     except (AttributeError, ValueError):
-        began = getattr(cache, "has_previous_state", None)
-    if not callable(began) or (began() and chain is None):
+        state = getattr(cache, "has_previous_state", None)
+        began = bool(state()) if callable(state) else None if first is None else first > 0
+    if began is None or (began and chain is None):
         raise InputError(
             f"a {type(cache).__name__} does not tell how many tokens it holds; begin it inside steer(), "
             "or call the model with use_cache=False"
         )
-    return chain.columns if began() and chain is not None else 0
+    return chain.columns if began and chain is not None else 0
 
 
 def real_tokens(mask: Any, b: int, s: int, past: int, device: torch.device) -> Tensor:

@@ -9,8 +9,8 @@ Letters: b batch, s sequence, d hidden, v vocabulary, n tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +58,11 @@ class SplitModel:
         return self._layout
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the head computes in."""
+        return self._layout.head.get_parameter("weight").dtype
+
+    @property
     def vocabulary(self) -> int:
         """Number of logits v a token."""
         return self._layout.head.get_parameter("weight").shape[0]
@@ -70,11 +75,12 @@ class SplitModel:
         return states[0]
 
     @torch.no_grad()
-    def whole(self, ids: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Output (b, s, d) of block `layer` and the head's input (b, s, d), from one plain forward."""
-        with self._recording(layer) as states:
+    def whole(self, ids: Tensor, layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """Outputs (b, s, d) of the blocks `layers` and the head's input (b, s, d), from one plain forward."""
+        with ExitStack() as open_hooks:
+            states = [open_hooks.enter_context(self._recording(layer)) for layer in layers]
             final = self._run(ids)
-        return states[0], final
+        return [of_layer[0] for of_layer in states], final
 
     def upper(self, states: Tensor, layer: int, past: DynamicCache | None = None) -> Tensor:
         """The head's input (b, s, d) when block `layer` puts out `states` (b, s, d); differentiable.

@@ -2,8 +2,9 @@
 
 Three things need not be done in a training step: blocks below the site (their output is known), the template prefix
 that all sequences share and nobody edits (its keys and values are known), and, in the last block, everything after the
-attention on tokens that are not scored. Each shortcut is tried once against the plain way, and used only if it gives
-the same.
+attention on tokens that are not scored. Blocks of a common kind are run in another way altogether, with fewer and larger
+operations (`trimtab.models.lean`). Each shortcut is tried once against the plain way, and used only if it gives the
+same.
 
 Letters: b batch, s tokens after the prefix, d hidden, n scored tokens.
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from trimtab.models.families import FAMILIES, BlockParts
+from trimtab.models.layout import state_of, with_state
+from trimtab.models.lean import Editor, LeanStack, lean_blocks
 from trimtab.models.split import SplitModel
 
 logger = logging.getLogger(__name__)
@@ -37,10 +41,12 @@ class Shortcuts:
     Attributes:
         past: The prefix: its keys and values are used instead.
         thin: The last block's projection and MLP on tokens that are not scored.
+        lean: All of it, by running the blocks in our own way.
     """
 
     past: bool = False
     thin: bool = False
+    lean: bool = False
 
 
 class UpperBlocks:
@@ -59,24 +65,33 @@ class UpperBlocks:
         self._states = split.trunk(self._prefix, layer) if prefix_ids else None  # (1, p, d)
         self._past: DynamicCache | None = None
         self._shortcuts = Shortcuts()
+        self._lean: LeanStack | None = None
 
     @property
     def prefix_length(self) -> int:
         """Tokens that callers leave out in front."""
         return self._prefix.shape[1]
 
-    def __call__(self, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    @property
+    def is_reentrant(self) -> bool:
+        """Whether several threads may call at once: nothing of the model is exchanged for the time of a call."""
+        return self._shortcuts.lean and self._split.layout.head_is_whole
+
+    def __call__(
+        self, states: Tensor, rows: Tensor, columns: Tensor, editors: Mapping[int, Editor] | None = None
+    ) -> Tensor:
         """The head's input at scored tokens, differentiable.
 
         Args:
             states: (b, s, d), output of block `layer` after the prefix, right-padded.
-            rows: (n,) int64, the row of each scored token.
+            rows: (n,) int64, the row of each scored token, in ascending order.
             columns: (n,) int64, its place after the prefix.
+            editors: Edits at the output of higher blocks, by block; each sees the states after the prefix.
 
         Returns:
             (n, d).
         """
-        return self._run(states, rows, columns, self._shortcuts)
+        return self._run(states, rows, columns, self._shortcuts, editors or {})
 
     @torch.no_grad()
     def prove(self, states: Tensor, rows: Tensor, columns: Tensor) -> None:
@@ -85,8 +100,8 @@ class UpperBlocks:
         Give the longest sequences there will be: a family that attends within a window differs only beyond it.
         """
         plain = self._run(states, rows, columns, Shortcuts())
-        for name in ("past", "thin"):
-            if name == "past" and self._states is None:
+        for name in ("lean", "past", "thin"):
+            if self._shortcuts.lean or (name == "past" and self._states is None):
                 continue
             tried = replace(self._shortcuts, **{name: True})
             try:
@@ -100,14 +115,55 @@ class UpperBlocks:
             if is_same:
                 self._shortcuts = tried
 
-    def _run(self, states: Tensor, rows: Tensor, columns: Tensor, shortcuts: Shortcuts) -> Tensor:
-        b = states.shape[0]
+    def _run(
+        self,
+        states: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        shortcuts: Shortcuts,
+        editors: Mapping[int, Editor] = MappingProxyType({}),
+    ) -> Tensor:
+        if shortcuts.lean:
+            return self._in_lean_way()(states, rows, columns, editors)
+        b, prefix = states.shape[0], 0
         if self._states is not None and not shortcuts.past:
             states = torch.cat([self._states.expand(b, -1, -1), states], dim=1)
-            columns = columns + self.prefix_length
-        with self._thin_last_block(rows, columns) if shortcuts.thin else nullcontext():
+            prefix = self.prefix_length
+            columns = columns + prefix
+        with (
+            self._thin_last_block(rows, columns) if shortcuts.thin else nullcontext(),
+            self._edited(editors, prefix),
+        ):
             final = self._split.upper(states, self._layer, self._expanded(b) if shortcuts.past else None)
         return final[rows, columns]
+
+    def _in_lean_way(self) -> LeanStack:
+        """The blocks above the site as `trimtab.models.lean` runs them.
+
+        Raises:
+            ValueError: They are of another kind.
+        """
+        if self._lean is None:
+            layout, first = self._split.layout, self._layer + 1
+            blocks = lean_blocks(layout, first)
+            if blocks is None:
+                raise ValueError(f"blocks of {layout.model_type} are of another kind")
+            past = self._split.keys_and_values(self._prefix) if self._states is not None else None
+            self._lean = LeanStack(layout, blocks, first, past)
+        return self._lean
+
+    @contextmanager
+    def _edited(self, editors: Mapping[int, Editor], prefix: int) -> Iterator[None]:
+        """Edit what blocks put out, behind the prefix."""
+        with ExitStack() as hooks:
+            for layer, editor in editors.items():
+
+                def edit(_: nn.Module, __: Any, output: Any, editor: Editor = editor) -> Any:
+                    states = state_of(output)
+                    return with_state(output, torch.cat([states[:, :prefix], editor(states[:, prefix:])], dim=1))
+
+                hooks.callback(self._split.layout.blocks[layer].register_forward_hook(edit).remove)
+            yield
 
     def _expanded(self, b: int) -> DynamicCache:
         """The prefix's keys and values for b rows; a copy, since a forward appends to it."""

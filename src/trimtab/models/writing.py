@@ -114,7 +114,7 @@ class Writer:
                 answers[k] = _up_to_end(row, self.ends)
             if thinning is None or not thinning.has_stopped or ids.shape[1] == longest + most:
                 return answers
-            cache = found[CACHE]
+            cache = getattr(found, CACHE)
             if not _is_selectable(cache):
                 self._can_thin = False
                 columns.restart_batch()
