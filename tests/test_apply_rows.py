@@ -4,11 +4,12 @@ Rows, prompts and positions are worked out here in plain Python, column by colum
 state at the site really changed.
 """
 
+import functools
 from dataclasses import dataclass
 
 import pytest
 import torch
-from transformers import DynamicCache, LogitsProcessorList, StaticCache
+from transformers import DynamicCache, LlamaForCausalLM, LlamaModel, LogitsProcessorList, StaticCache
 
 from tests.families import (
     FAMILIES,
@@ -130,6 +131,9 @@ def check_forwards(edits, wanted, cached):
     assert column == wanted.shape[1]
 
 
+NEVER = 10_000
+"""No token of any model here. Guessing needs a token that ends the answer; until some release, None would not do."""
+
 SOME = ("all", "last", "f2+l2", "all with prefix")
 MATRIX = [(family, rule) for family in FAMILIES for rule in (RULES if family in MAIN else SOME)]
 
@@ -163,13 +167,14 @@ RUNS = {
     "dynamic cache": {},
     "no cache": {"use_cache": False},
     "static cache": {"cache_implementation": "static"},
-    "chunked prefill": {"prefill_chunk_size": 4},
+    "chunked prefill": {"prefill_chunk_size": 4, "cache_implementation": "dynamic"},
     "chunked static prefill": {"prefill_chunk_size": 4, "cache_implementation": "static"},
 }
+HOLE = before("5.3", "a static cache is left with a hole behind a prompt that came in chunks")
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("how", RUNS)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=[HOLE] if "chunked static" in how else []) for how in RUNS])
 @pytest.mark.parametrize("family", MAIN)
 def test_generate(family, how, rule):
     hf, (ids, mask) = model_of(family), padded("left")
@@ -202,7 +207,7 @@ def test_a_running_state_is_followed_by_what_went_in():
             cache = getattr(hf(ids[:, :4], attention_mask=mask[:, :4], use_cache=True), name)
             for k in range(4, ids.shape[1]):
                 on_it = {name: cache, **columns(hf, k, k + 1)}
-                hf(ids[:, k : k + 1], attention_mask=mask[:, : k + 1], use_cache=True, **on_it)
+                hf(ids[:, k : k + 1], attention_mask=mask[:, k : k + 1], use_cache=True, **on_it)
         check_forwards(edits, expected(RULES[rule], "left"), cached=True)
     with (
         pytest.raises(InputError, match="does not tell how many tokens it holds; begin it inside steer"),
@@ -392,7 +397,13 @@ class TestAmbiguous:
 class TestConversations:
     """A second `generate` on the cache of the first: the prompt is what that `generate` was given."""
 
-    @pytest.mark.parametrize("full", [True, False], ids=["all ids", "new ids only"])
+    @pytest.mark.parametrize(
+        "full",
+        [
+            pytest.param(True, id="all ids"),
+            pytest.param(False, id="new ids only", marks=before("5.4", "generate() wants the ids on the cache too")),
+        ],
+    )
     def test_second_turn(self, full):
         hf = model_of("llama")
         first, second = ids_of(1, 6), ids_of(1, 4, seed=1)
@@ -440,7 +451,7 @@ class TestConversations:
         answer = [rule == "response"] * 2
         settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
         with steer(hf, push(positions=rule)), seeing_edits(hf, "llama") as edits:
-            out = hf.generate(ids, prefill_chunk_size=4, **settings)
+            out = hf.generate(ids, **RUNS["chunked prefill"], **settings)
         assert [found.shape[1] for found in edits] == [4, 4, 1, 1, 1]
         assert torch.cat(edits, dim=1).tolist() == [wanted + answer] * 2
         with steer(hf, push(positions=rule), prompt_lengths=[9, 9]), seeing_edits(hf, "llama") as edits:
@@ -461,20 +472,29 @@ class TestConversations:
     def test_guessed_continuations(self, rule):
         """Prompt look-up feeds the prompt with guesses behind it, then several tokens at once, and takes some back."""
         hf, ids = model_of("llama"), ids_of(1, 4).repeat(1, 6)
-        settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": NEVER}
         with steer(hf, push(positions=rule)):
             plain = hf.generate(ids, **settings)
             with seeing_edits(hf, "llama") as edits:
                 guessed = hf.generate(ids, prompt_lookup_num_tokens=3, **settings)
             helped = hf.generate(ids, assistant_model=tiny_model("llama", n_blocks=2).hf, **settings)
-            early = hf.generate(ids, assistant_early_exit=2, **settings)  # a generate of the model within its generate
-        assert guessed.tolist() == helped.tolist() == early.tolist() == plain.tolist()
+        assert guessed.tolist() == helped.tolist() == plain.tolist()
         assert max(found.shape[1] for found in edits[1:]) > 1 or edits[0].shape[1] > ids.shape[1]
         for k, found in enumerate(edits):
             in_prompt = ids.shape[1] if k == 0 else 0
             head = {"all": 24, "prompt": 24, "response": 0, "last": 1, "f2+l2": 4}[rule] if k == 0 else 0
             assert found[0, :in_prompt].sum() == head
             assert found[0, in_prompt:].tolist() == [rule in ("all", "response")] * (found.shape[1] - in_prompt)
+
+    @pytest.mark.parametrize("rule", ["all", "prompt", "response", "last", "f2+l2"])
+    @before("5.3", "early exits fail by themselves")
+    def test_a_generate_of_the_model_within_its_generate(self, rule):
+        """The guesses come from the model's own lower blocks."""
+        hf, ids = model_of("llama"), ids_of(1, 4).repeat(1, 6)
+        settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": NEVER}
+        with steer(hf, push(positions=rule)):
+            plain = hf.generate(ids, **settings)
+            assert hf.generate(ids, assistant_early_exit=2, **settings).tolist() == plain.tolist()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -520,6 +540,78 @@ def test_a_cache_that_the_model_made_itself_is_followed(family):
             out = hf(ids, use_cache=True, return_dict=as_dict)
             hf(ids[:, :1], **{CACHE: getattr(out, CACHE) if as_dict else out[1]})
         assert [found.any().item() for found in edits] == [False, True]
+
+
+@pytest.mark.skipif(CACHE == "past_key_values", reason="here it is not deprecated: it is the name")
+@before("5.24", "called it so")
+def test_the_deprecated_name_of_a_cache_is_followed():
+    hf, ids = model_of("llama"), ids_of(2, 6)
+    settings = {"max_new_tokens": 2, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with steer(hf, push(positions="response")), seeing_edits(hf, "llama") as edits, torch.no_grad():
+        cache = hf(ids, use_cache=True).past_key_values
+        with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
+            hf(ids[:, :1], past_key_values=cache)
+        whole = torch.cat([ids, ids[:, :4]], dim=1)
+        hf.generate(whole, attention_mask=torch.ones_like(whole), past_key_values=cache, **settings)
+    assert [found.tolist() for found in edits] == [[[False] * 6] * 2, [[True]] * 2, [[False] * 3] * 2, [[True]] * 2]
+
+
+class Remembering(LlamaModel):
+    """Takes its cache under a name of its own."""
+
+    def forward(self, input_ids=None, memory=None, **given):
+        return super().forward(input_ids, **{**given, CACHE: memory})
+
+
+class RememberingForCausalLM(LlamaForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = Remembering(config)
+
+    @functools.wraps(LlamaForCausalLM.forward)
+    def forward(self, *args, **given):
+        memory = given.pop(CACHE, None)
+        return super().forward(*args, **given, memory=memory)
+
+
+class TestACacheThatCannotBeFound:
+    """Taken for no cache, every step would begin a sequence: one token long, all prompt, and none of it prefix."""
+
+    @pytest.fixture
+    def hf(self):
+        made = RememberingForCausalLM(model_of("llama").config).eval()
+        made.load_state_dict(model_of("llama").state_dict())
+        return made
+
+    @pytest.mark.parametrize("how", ["dynamic cache", "static cache"])
+    def test_is_refused_where_generate_goes_on_with_it(self, hf, how):
+        ids, mask = padded("left")
+        settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        plain = hf.generate(ids, attention_mask=mask, **settings, **RUNS[how])
+        assert torch.equal(plain, model_of("llama").generate(ids, attention_mask=mask, **settings))
+        with (
+            pytest.raises(InputError, match=r"^Remembering goes on with a cache .*memory.*use_cache=False") as error,
+            steer(hf, push()),
+        ):
+            hf.generate(ids, attention_mask=mask, **settings, **RUNS[how])
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("rule", ["all", "response", "f2+l2"])
+    def test_the_remedy_works(self, hf, rule):
+        ids, mask = padded("left")
+        with steer(hf, push(positions=RULES[rule], prefix=PREFIX)), seeing_edits(hf, "llama") as edits:
+            forced(hf, ids, mask, use_cache=False)
+        check_forwards(edits, expected(RULES[rule], "left", n_new=N_NEW - 1), cached=False)
+
+    @pytest.mark.parametrize("ids", [ids_of(2, 1), None], ids=["given", "made by generate"])
+    def test_prompts_of_one_token(self, hf, ids):
+        """There the first forward looks like all that follow."""
+        settings = {"max_new_tokens": 2, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        with steer(hf, push()), pytest.raises(InputError, match="goes on with a cache"):
+            hf.generate(ids, **settings)
+        with steer(hf, push(positions="response")), seeing_edits(hf, "llama") as edits:
+            hf.generate(ids, use_cache=False, **settings)
+        assert [found[0].tolist() for found in edits] == [[False], [False, True]]
 
 
 def test_rows_of_a_real_template():

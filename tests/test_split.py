@@ -48,7 +48,9 @@ class TestValues:
         padded = torch.cat([IDS, torch.zeros(3, 4, dtype=torch.int64)], dim=1)
         with frozen(hf):
             for layer in (0, DEPTH - 1):
-                for long, short in zip(flat(split.whole(padded, [0, layer])), flat(split.whole(IDS, [0, layer])), strict=True):
+                for long, short in zip(
+                    flat(split.whole(padded, [0, layer])), flat(split.whole(IDS, [0, layer])), strict=True
+                ):
                     atol = 1e-5 * short.abs().max().item()
                     torch.testing.assert_close(long[:, :9], short, rtol=1e-5, atol=atol)
 

@@ -17,6 +17,7 @@ from trimtab.models.upper import Shortcuts, UpperBlocks
 PREFIX = (1, 3, 5)
 ROWS = torch.tensor([0, 0, 1, 2, 2, 2])
 COLUMNS = torch.tensor([4, 5, 2, 0, 1, 6])
+LENGTHS = torch.tensor([6, 4, 7])
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def test_values_and_gradients_are_those_of_the_plain_way(upper_of, name):
     states = states_for(hf)
     with frozen(hf):
         short, long = states.clone().requires_grad_(), states.clone().requires_grad_()
-        upper.prove(states, ROWS, COLUMNS)
-        got = upper(short, ROWS, COLUMNS)
+        upper.prove(states, ROWS, COLUMNS, LENGTHS)
+        got = upper(short, ROWS, COLUMNS, LENGTHS)
         wanted = plain(split, upper, long)
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
         weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1))
@@ -59,13 +60,13 @@ def test_values_and_gradients_are_those_of_the_plain_way(upper_of, name):
 def test_blocks_of_llama_s_kind_run_the_lean_way(upper_of, name):
     hf, split, upper = upper_of(name)
     with frozen(hf):
-        upper.prove(states_for(hf), ROWS, COLUMNS)
+        upper.prove(states_for(hf), ROWS, COLUMNS, LENGTHS)
         seen = []
         handle = split.layout.blocks[-1].register_forward_hook(lambda *_: seen.append(1))
-        upper(states_for(hf), ROWS, COLUMNS)
+        upper(states_for(hf), ROWS, COLUMNS, LENGTHS)
         handle.remove()
     assert upper._shortcuts == Shortcuts(lean=True)
-    assert upper.is_reentrant
+    assert upper.is_flat
     assert not seen
 
 
@@ -73,14 +74,14 @@ def test_blocks_of_llama_s_kind_run_the_lean_way(upper_of, name):
 def test_both_shortcuts_are_taken(upper_of, name):
     hf, split, upper = upper_of(name)
     with frozen(hf):
-        upper.prove(states_for(hf), ROWS, COLUMNS)
+        upper.prove(states_for(hf), ROWS, COLUMNS, LENGTHS)
         seen = []
         mlp = split.layout.blocks[-1].get_submodule("mlp")
         handle = mlp.register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape[:2])))
-        upper(states_for(hf), ROWS, COLUMNS)
+        upper(states_for(hf), ROWS, COLUMNS, LENGTHS)
         handle.remove()
     assert upper._shortcuts == Shortcuts(past=True, thin=True)
-    assert not upper.is_reentrant
+    assert not upper.is_flat
     assert seen == [(1, len(ROWS))]
 
 
@@ -96,8 +97,8 @@ def test_a_shortcut_that_gives_something_else_is_not_taken(upper_of, monkeypatch
 
     monkeypatch.setattr(split, "keys_and_values", wrong)
     with frozen(hf):
-        upper.prove(states_for(hf), ROWS, COLUMNS)
-        got = upper(states_for(hf), ROWS, COLUMNS)
+        upper.prove(states_for(hf), ROWS, COLUMNS, LENGTHS)
+        got = upper(states_for(hf), ROWS, COLUMNS, LENGTHS)
         wanted = plain(split, upper, states_for(hf))
     assert upper._shortcuts == Shortcuts(past=False, thin=True)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
@@ -111,8 +112,8 @@ def test_a_shortcut_that_fails_is_not_taken(upper_of, monkeypatch):
 
     monkeypatch.setattr(split, "keys_and_values", refuse)
     with frozen(hf):
-        upper.prove(states_for(hf), ROWS, COLUMNS)
-        upper(states_for(hf), ROWS, COLUMNS)
+        upper.prove(states_for(hf), ROWS, COLUMNS, LENGTHS)
+        upper(states_for(hf), ROWS, COLUMNS, LENGTHS)
     assert upper._shortcuts == Shortcuts(past=False, thin=True)
 
 
@@ -120,8 +121,8 @@ def test_a_shortcut_that_fails_is_not_taken(upper_of, monkeypatch):
 def test_no_prefix_and_the_outermost_layers(upper_of, layer):
     hf, split, upper = upper_of("llama", prefix=(), layer=layer)
     with frozen(hf):
-        upper.prove(states_for(hf), ROWS, COLUMNS)
-        got = upper(states_for(hf), ROWS, COLUMNS)
+        upper.prove(states_for(hf), ROWS, COLUMNS, LENGTHS)
+        got = upper(states_for(hf), ROWS, COLUMNS, LENGTHS)
         wanted = split.upper(states_for(hf), layer)[ROWS, COLUMNS]
     assert upper.prefix_length == 0
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
@@ -131,8 +132,8 @@ def test_nothing_stays_on_the_model(upper_of):
     hf, split, upper = upper_of("llama")
     blocks, hooks = list(split.layout.blocks), hooks_of(hf)
     with frozen(hf):
-        upper.prove(states_for(hf), ROWS, COLUMNS)
-        upper(states_for(hf), ROWS, COLUMNS)
+        upper.prove(states_for(hf), ROWS, COLUMNS, LENGTHS)
+        upper(states_for(hf), ROWS, COLUMNS, LENGTHS)
     assert list(split.layout.blocks) == blocks
     assert hooks_of(hf) == hooks
 

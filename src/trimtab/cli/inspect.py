@@ -33,7 +33,9 @@ def inspect(
     ] = None,
     pairs: Annotated[
         str | None,
-        typer.Option("--pairs", metavar="P", help="With --model: interchange accuracy on these pairs, named as for fit."),
+        typer.Option(
+            "--pairs", metavar="P", help="With --model: interchange accuracy on these pairs, named as for fit."
+        ),
     ] = None,
     concept: Annotated[
         str | None, typer.Option("--concept", metavar="NAME", help="Only the pairs of this concept.")

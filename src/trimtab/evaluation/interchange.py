@@ -1,4 +1,4 @@
-"""Does a direction carry a concept? Interchange accuracy, the measure of distributed alignment search (DAS, 2303.02536).
+"""Does a direction carry a concept? Interchange accuracy, the measure of DAS (arXiv 2303.02536).
 
 A vector of clamps names coordinates of the hidden state. If they carry the concept, then a run on one prompt whose
 coordinates are set to those of the other prompt goes on as the other prompt's run does. The factors, and with them the
@@ -25,7 +25,7 @@ from trimtab.models import ChatFormat, Model, RenderedPrompt, capture
 from trimtab.models.apply import is_steered
 from trimtab.models.compat import check_fits
 from trimtab.progress import Progress, ProgressCallback
-from trimtab.steering import Clamp, Intervention, Steering, SteeringVector
+from trimtab.steering import Clamp, Intervention, Site, Steering, SteeringVector
 
 
 @dataclass(frozen=True)
@@ -170,15 +170,8 @@ def _agreements(
     responses = [case.response for case in cases]
     wanted = most_likely(model, final_states(model, sources, responses))
     rows = _interchanges(model, vector, direction, sources)
-    edited, plain = (
-        [
-            chosen == target
-            for chosen, target in zip(
-                most_likely(model, final_states(model, bases, responses, steering)), wanted, strict=True
-            )
-        ]
-        for steering in (rows, ())
-    )
+    chosen = [most_likely(model, final_states(model, bases, responses, steering)) for steering in (rows, ())]
+    edited, plain = ([one == other for one, other in zip(tokens, wanted, strict=True)] for tokens in chosen)
     return edited, plain
 
 
@@ -190,22 +183,19 @@ def _interchanges(
     sites = list(dict.fromkeys(edit.intervention.site for edit in edits))
     states = capture(model.hf, [source.ids for source in sources], sites, batch_size=len(sources))
     steering = replace(vector.steering(direction, 1.0), label=f"{vector.method}:{direction}:interchange")
-    return [
-        replace(
-            steering,
-            interventions=tuple(
-                edit.clamped(_coordinates(model, edit.intervention, seen[edit.intervention.site][source.source_position]))
-                for edit in edits
-            ),
-        )
-        for source, seen in zip(sources, states, strict=True)
-    ]
+    rows = []
+    for source, seen in zip(sources, states, strict=True):
+        values = [_coordinates(model, edit.intervention, seen, source.source_position) for edit in edits]
+        clamped = tuple(edit.clamped(value) for edit, value in zip(edits, values, strict=True))
+        rows.append(replace(steering, interventions=clamped))
+    return rows
 
 
-def _coordinates(model: Model, intervention: Intervention, state: Tensor) -> Tensor:
-    """W h (r,) float32 of one state (d,)."""
+def _coordinates(model: Model, intervention: Intervention, states: Mapping[Site, Tensor], position: int) -> Tensor:
+    """W h (r,) float32 of the state at a clamp's site and one position, from the states of a row at all sites."""
     clamp = intervention.transform
     assert isinstance(clamp, Clamp)
+    state = states[intervention.site][position]
     values = clamp.coordinates(state.to(clamp.directions.device, torch.float32))
     if not torch.isfinite(values).all():
         raise InputError(

@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import InputError
-from trimtab.fitting.buckets import buckets
+from trimtab.fitting.buckets import OVERHEAD_TOKENS, buckets
 from trimtab.fitting.cache import FrozenCache
 from trimtab.fitting.divergence import Objective
 from trimtab.fitting.edits import EditKind
 from trimtab.fitting.items import Item
-from trimtab.fitting.parallel import Workers
 from trimtab.fitting.settings import TrainSettings
 from trimtab.models.split import SplitModel
 from trimtab.models.upper import UpperBlocks
@@ -42,11 +41,11 @@ What a token sends to most entries of a large vocabulary is below 6e-8, which fl
 other number.
 """
 
+FLAT_OVERHEAD = 10**6
+"""What one more forward costs, in padded tokens, where no block computes pads: groups are then as large as allowed."""
+
 PROOF_ITEMS = 8
 """Sequences, the longest ones, on which shortcuts are proved before they are used."""
-
-GROUPS = 2
-"""Groups of a step that each thread should have, at least: with one each, all wait for the longest."""
 
 
 @dataclass(frozen=True)
@@ -164,20 +163,19 @@ class EditTrainer:
         self._upper = UpperBlocks(model, settings.layers[0], items[0].base[:shared], self._device)
         longest = sorted(range(len(items)), key=lambda index: -len(items[index].base))[:PROOF_ITEMS]
         states, _ = self._padded(longest)
-        self._upper.prove(states, *self._scored(longest))
+        self._upper.prove(states, *self._scored(longest), self._lengths(longest))
 
     def run(self, jobs: Sequence[Job], progress: ProgressCallback | None = None) -> list[Trace]:
         """Train all jobs, in lockstep; a trace each. One whose loss or gradient is not finite stops there."""
         states = [self._begun(job) for job in jobs]
         total, started = max(state.steps for state in states), time.monotonic()
-        with Workers.for_device(self._device, is_reentrant=self._upper.is_reentrant) as workers:
-            for step in range(total):
-                active = [state for state in states if state.is_active(step)]
-                if not active:
-                    break
-                loss = self._step(active, step, workers)
-                if progress is not None:
-                    progress(Progress("fit", step + 1, total, time.monotonic() - started, loss))
+        for step in range(total):
+            active = [state for state in states if state.is_active(step)]
+            if not active:
+                break
+            loss = self._step(active, step)
+            if progress is not None:
+                progress(Progress("fit", step + 1, total, time.monotonic() - started, loss))
         return [state.trace() for state in states]
 
     def _begun(self, job: Job) -> _State:
@@ -187,7 +185,7 @@ class EditTrainer:
         optimiser = torch.optim.AdamW(parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay)
         return _State(job, batches, parameters, optimiser, [_directions(parameters)], [], [])
 
-    def _step(self, active: Sequence[_State], step: int, workers: Workers) -> float:
+    def _step(self, active: Sequence[_State], step: int) -> float:
         """One step of every active job; the mean of their losses."""
         rows = [self._rows(state.job, state.batches[step].tolist(), place) for place, state in enumerate(active)]
         together = _Rows(
@@ -196,20 +194,15 @@ class EditTrainer:
             torch.cat([one.weights for one in rows]),
         )
         names = list(active[0].parameters)
-        stacked = {name: torch.stack([state.parameters[name] for state in active]) for name in names}
+        leaves = {name: torch.stack([state.parameters[name] for state in active]).requires_grad_() for name in names}
         scale = 2.0 ** -math.floor(math.log2(float(together.weights.max())))
-        groups = self._groups(together, workers.n)
-        found = workers.map(lambda group: self._group(stacked, together, group, scale), groups)
         losses = torch.zeros(len(together.items), dtype=torch.float64)
-        gradients = {name: torch.zeros_like(value) for name, value in stacked.items()}
-        for group, (of_group, its) in zip(groups, found, strict=True):
-            losses[group] = of_group
-            for name in names:
-                gradients[name] += its[name]
+        for group in self._groups(together):
+            losses[group] = self._group(leaves, together, group, scale)
         seen, start = [], 0
         for place, state in enumerate(active):
             n = len(rows[place].items)
-            of_job = {name: gradients[name][place] / (scale * self._half_scale) for name in names}
+            of_job = {name: _gradient(leaf)[place] / (scale * self._half_scale) for name, leaf in leaves.items()}
             seen.append(self._moved(state, step, losses[start : start + n], rows[place], of_job))
             start += n
         return math.fsum(seen) / len(seen)
@@ -232,34 +225,28 @@ class EditTrainer:
             return torch.ones(len(items), dtype=torch.int64)
         return torch.tensor([self._items[item].n_scored for item in items])
 
-    def _groups(self, rows: _Rows, n_workers: int) -> list[list[int]]:
-        """Rows in groups of one forward each, the answers of a preference side by side; the most work comes first."""
+    def _groups(self, rows: _Rows) -> list[list[int]]:
+        """Rows in groups of one forward each, the answers of a preference side by side."""
         prefix, answers = self._upper.prefix_length, self._answers
         lengths = [len(self._items[item].base) - prefix for item in rows.items]
         units = [max(lengths[place : place + answers]) for place in range(0, len(lengths), answers)]
         most = max(1, self._settings.max_tokens // answers)
-        if n_workers > 1:
-            most = min(most, -(-sum(units) // (GROUPS * n_workers)))
-        groups = [
+        overhead = FLAT_OVERHEAD if self._upper.is_flat else OVERHEAD_TOKENS
+        return [
             [answers * unit + offset for unit in sorted(group) for offset in range(answers)]
-            for group in buckets(units, most)
+            for group in buckets(units, most, overhead)
         ]
-        return sorted(groups, key=lambda group: -len(group) * max(lengths[row] for row in group))
 
-    def _group(
-        self, stacked: Mapping[str, Tensor], rows: _Rows, group: list[int], scale: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Forward and backward of one padded group.
+    def _group(self, leaves: Mapping[str, Tensor], rows: _Rows, group: list[int], scale: float) -> Tensor:
+        """Forward and backward of one padded group; the loss of each sequence (b,) float64.
 
-        Returns:
-            The loss of each sequence, (b,) float64 (its tokens' sum, or of a preference half a pair's), and the
-            gradients of the stacked parameters (k, m, ...), times `scale`.
+        That is its tokens' sum, or for a preference half of the pair's. The gradients of the parameters (k, m, ...)
+        are added to the leaves', times `scale`.
         """
         items, concepts = [rows.items[row] for row in group], rows.concepts[group].to(self._device)
         states, mask = self._padded(items)
         lines, columns = self._scored(items)
         sources = self._cache.sources[items]  # (b, m, d)
-        leaves = {name: value.detach().requires_grad_() for name, value in stacked.items()}
 
         def edit(h: Tensor, site: int) -> Tensor:
             own = {name: leaf[0, site] if len(leaf) == 1 else leaf[concepts, site] for name, leaf in leaves.items()}
@@ -268,15 +255,17 @@ class EditTrainer:
         editors = {
             layer: lambda h, site=site: edit(h, site) for site, layer in enumerate(self._settings.layers) if site > 0
         }
-        with torch.enable_grad():
-            picked = self._upper(edit(states, 0), lines, columns, editors)  # (n, d)
+        picked = self._upper(edit(states, 0), lines, columns, self._lengths(items), editors)  # (n, d)
         n_scored = [self._items[item].n_scored for item in items]
         chunks = scored_chunks(n_scored, CHUNK_BYTES // (4 * self._model.vocabulary))
         values, gradient = self._score(picked.detach(), self._reference(items), chunks)
         losses, weights = self._weighed(values, lines, items, rows.weights[group].to(self._device))
         picked.backward(gradient.mul_((scale * weights)[:, None].to(gradient.dtype)))
-        found = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
-        return losses.cpu(), found
+        return losses.cpu()
+
+    def _lengths(self, items: Sequence[int]) -> Tensor:
+        """(b,) int64 tokens of each base sequence after the shared prefix."""
+        return torch.tensor([len(self._items[item].base) - self._upper.prefix_length for item in items])
 
     def _weighed(
         self, values: Tensor, lines: Tensor, items: Sequence[int], weights: Tensor
@@ -360,6 +349,11 @@ class EditTrainer:
             gradients.append(torch.autograd.grad(logits, part, gradient.to(logits.dtype))[0])
             values.append(loss.value)
         return torch.cat(values), torch.cat(gradients)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    """A leaf's gradient, zeros if nothing depended on it."""
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _directions(parameters: Mapping[str, Tensor]) -> Tensor:

@@ -10,13 +10,14 @@ the longest sequences of every fit against the family's own forward, and leaves 
 than rounding. What looks like it (`lean_blocks`) is tried: norm, attention with rotary positions, norm, gated MLP.
 
 Letters: b batch, s tokens of a row, p tokens of the shared prefix, d hidden, h query heads, g key-value heads,
-q queries a row, e head size, n scored tokens, t tokens of a batch.
+q queries a row, e head size, n scored tokens, t tokens of a batch that are no pads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -104,7 +105,12 @@ class LeanStack:
         self._rotary: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(
-        self, states: Tensor, rows: Tensor, columns: Tensor, editors: Mapping[int, Editor] | None = None
+        self,
+        states: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        lengths: Tensor,
+        editors: Mapping[int, Editor] = MappingProxyType({}),
     ) -> Tensor:
         """The head's input (n, d) at scored tokens, differentiable.
 
@@ -112,68 +118,53 @@ class LeanStack:
             states: (b, s, d), output of the block below the first, behind the prefix, right-padded.
             rows: (n,) int64, the row of each scored token, in ascending order.
             columns: (n,) int64, its place behind the prefix.
-            editors: Edits at the output of blocks, by number.
+            lengths: (b,) int64 on the CPU, tokens of each row.
+            editors: Edits at the output of blocks, by number; they are given padded rows.
         """
         b, s, d = states.shape
-        editors = editors or {}
+        batch = _Batch.of(lengths, s, states.device)
+        x = _Pick.apply(states.reshape(b * s, d), batch.real)  # (t, d)
         cos, sin = self._angles(s, states)
-        mask = _causal(torch.arange(s, device=states.device)[None], s, self._prefix, states.dtype)
+        attention = _Attention(cos, sin, _causal(batch.columns, s, self._prefix, states.dtype), batch)
         for place, block in enumerate(self._blocks):
             edit = editors.get(self._first + place)
             if edit is None and block is self._blocks[-1]:
                 break
-            states = self._block(block, place, states, cos, sin, mask)
-            states = states if edit is None else edit(states)
-        chosen = _Chosen.of(rows, columns, b, s)
-        flat = states.reshape(b * s, d)
+            x = self._block(block, place, x, attention)
+            x = x if edit is None else _Pick.apply(edit(attention.padded(x)).reshape(b * s, d), batch.real)
+        scored = batch.starts[rows] + columns
         if self._blocks and self._first + len(self._blocks) - 1 not in editors:
-            picked = self._last(self._blocks[-1], flat, chosen, (b, s), cos, sin)
+            picked = self._last(self._blocks[-1], x, _Chosen.of(rows, columns, scored, b), attention)
         else:
-            picked = _Pick.apply(flat, chosen.flat)
+            picked = _Pick.apply(x, scored)
         return self._layout.norm(picked)  # pyright: ignore[reportOptionalCall]
 
-    def _block(
-        self, block: LeanBlock, place: int, states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor
-    ) -> Tensor:
-        b, s, d = states.shape
-        x = states.reshape(b * s, d)
+    def _block(self, block: LeanBlock, place: int, x: Tensor, attention: _Attention) -> Tensor:
         q, k, v = _heads(block, _norm(block.before, x, block.eps[0]), ("q_proj", "k_proj", "v_proj"))
-        keys, values = self._keys(place, _rotated(k.view(b, s, -1, block.head), cos, sin, 1), v, (b, s), block.head)
-        groups = q.shape[1] // k.shape[1]
-        queries = _rotated(q.view(b, s, -1, block.head), cos, sin, groups)  # (b, g, s * groups, e)
-        wide = mask.repeat_interleave(groups, dim=-2) if groups > 1 else mask
-        found = F.scaled_dot_product_attention(queries, keys, values, wide, scale=block.scaling)
-        found = found.view(b, -1, s, groups, block.head).permute(0, 2, 1, 3, 4).reshape(b * s, -1)
-        return _mlp(block, _onto(block.attention.o_proj, found, x)).view(b, s, d)  # pyright: ignore
+        keys, values = self._keys(place, k, v, block, attention)
+        found = attention(attention.padded(q), keys, values, block)
+        return _mlp(block, _onto(block.attention.o_proj, _Pick.apply(found, attention.batch.real), x))  # pyright: ignore
 
-    def _last(
-        self, block: LeanBlock, x: Tensor, chosen: _Chosen, shape: tuple[int, int], cos: Tensor, sin: Tensor
-    ) -> Tensor:
-        b, s = shape
-        place = len(self._blocks) - 1
+    def _last(self, block: LeanBlock, x: Tensor, chosen: _Chosen, attention: _Attention) -> Tensor:
         xn = _norm(block.before, x, block.eps[0])
         k, v = _heads(block, xn, ("k_proj", "v_proj"))
-        keys, values = self._keys(place, _rotated(k.view(b, s, -1, block.head), cos, sin, 1), v, shape, block.head)
+        keys, values = self._keys(len(self._blocks) - 1, k, v, block, attention)
         (q,) = _heads(block, _Pick.apply(xn, chosen.padded), ("q_proj",))
-        groups, most = q.shape[1] // k.shape[1], chosen.most
-        places = chosen.columns.view(b, most)
-        queries = _rotated(q.view(b, most, -1, block.head), cos[places], sin[places], groups)
-        mask = _causal(places, s, self._prefix, x.dtype)
-        wide = mask.repeat_interleave(groups, dim=-2) if groups > 1 else mask
-        found = F.scaled_dot_product_attention(queries, keys, values, wide, scale=block.scaling)
-        found = found.view(b, -1, most, groups, block.head).permute(0, 2, 1, 3, 4).reshape(b * most, -1)
+        found = attention.of(chosen, self._prefix)(q.view(len(keys), chosen.most, -1), keys, values, block)
         return _mlp(block, _onto(block.attention.o_proj, _Pick.apply(found, chosen.kept), _Pick.apply(x, chosen.flat)))  # pyright: ignore
 
     def _keys(
-        self, place: int, keys: Tensor, values: Tensor, shape: tuple[int, int], head: int
+        self, place: int, k: Tensor, v: Tensor, block: LeanBlock, attention: _Attention
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values (b, g, p + s, e), those of the prefix in front."""
-        b, s = shape
-        values = values.view(b, s, -1, head).transpose(1, 2)
+        """Keys and values (b, g, p + s, e) of padded rows, those of the prefix in front; from (t, g * e)."""
+        new = attention.rotated(attention.padded(k), block.head, 1), _by_heads(attention.padded(v), block.head)
         past = self._past[place]
         if past is None:
-            return keys, values
-        return tuple(torch.cat([old.expand(b, -1, -1, -1), new], dim=2) for old, new in zip(past, (keys, values)))  # pyright: ignore
+            return new
+        keys, values = (
+            torch.cat([old.expand(len(part), -1, -1, -1), part], dim=2) for old, part in zip(past, new, strict=True)
+        )
+        return keys, values
 
     def _angles(self, s: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (s, e) behind the prefix, as the family's own module gives them."""
@@ -181,8 +172,84 @@ class LeanStack:
             places = torch.arange(self._prefix, self._prefix + s, device=states.device)[None]
             with torch.no_grad():
                 cos, sin = self._layout.stack.rotary_emb(states, position_ids=places)  # pyright: ignore
-            self._rotary[s] = cos[0], sin[0]
+            half = cos.shape[-1] // 2
+            signed = torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+            self._rotary[s] = cos[0].to(states.dtype), signed.to(states.dtype)
         return self._rotary[s]
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Where the tokens of padded rows are.
+
+    Attributes:
+        real: (t,) places of the tokens among b * s columns.
+        padded: (b * s,) for every column its token; that of a pad is its row's last.
+        columns: (1, s) the columns.
+        starts: (b,) each row's first token.
+        shape: (b, s).
+    """
+
+    real: Tensor
+    padded: Tensor
+    columns: Tensor
+    starts: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, lengths: Tensor, s: int, device: torch.device) -> _Batch:
+        """The batch of rows of these lengths (b,)."""
+        columns = torch.arange(s)
+        starts = lengths.cumsum(0) - lengths
+        padded = starts[:, None] + torch.minimum(columns[None], lengths[:, None] - 1)
+        real = (columns[None] < lengths[:, None]).view(-1).nonzero()[:, 0]
+        on = (part.to(device) for part in (real, padded.view(-1), columns[None], starts))
+        return cls(*on, (len(lengths), s))
+
+
+@dataclass(frozen=True, eq=False)
+class _Attention:
+    """Attention of queries at given places of padded rows.
+
+    Attributes:
+        cos: (q, e) or (b, q, e), of the queries' places.
+        sin: The same, the first half of e negative.
+        mask: (b or 1, 1, q, p + s), added to scores.
+        batch: The rows.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor
+    batch: _Batch
+
+    def of(self, chosen: _Chosen, prefix: int) -> _Attention:
+        """That of some tokens of each row."""
+        places = chosen.columns
+        mask = _causal(places, self.batch.shape[1], prefix, self.mask.dtype)
+        return _Attention(self.cos[places], self.sin[places], mask, self.batch)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """(t, a) -> (b, s, a)."""
+        return _Pad.apply(x, self.batch.padded, self.batch.real).view(*self.batch.shape, -1)
+
+    def rotated(self, x: Tensor, head: int, groups: int) -> Tensor:
+        """(b, q, h * e) -> (b, g, q * groups, e), turned."""
+        return _Rotate.apply(x.view(*x.shape[:2], -1, head), self.cos, self.sin, groups)
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor, block: LeanBlock) -> Tensor:
+        """What queries (b, q, h * e) find: (b * q, h * e)."""
+        (b, n, width), g = q.shape, keys.shape[1]
+        groups = width // block.head // g
+        queries = self.rotated(q, block.head, groups)
+        mask = self.mask.repeat_interleave(groups, dim=-2) if groups > 1 else self.mask
+        found = F.scaled_dot_product_attention(queries, keys, values, mask, scale=block.scaling)
+        return found.view(b, g, n, groups, block.head).permute(0, 2, 1, 3, 4).reshape(b * n, width)
+
+
+def _by_heads(x: Tensor, head: int) -> Tensor:
+    """(b, s, g * e) -> (b, g, s, e)."""
+    return x.view(*x.shape[:2], -1, head).transpose(1, 2)
 
 
 def _layers(past: DynamicCache | None, layout: CheckedLayout) -> list[Any]:
@@ -194,9 +261,9 @@ class _Chosen:
     """Scored tokens of a batch, and the same padded to as many a row.
 
     Attributes:
-        flat: (n,) their places among all tokens of the batch.
+        flat: (n,) which tokens they are, of all of the batch.
         padded: (b * most,) the same with a row's last one repeated.
-        columns: (b * most,) their places in their rows.
+        columns: (b, most) their places in their rows.
         kept: (n,) where they stand among the padded ones.
         most: Scored tokens of the row that has most.
     """
@@ -208,15 +275,14 @@ class _Chosen:
     most: int
 
     @classmethod
-    def of(cls, rows: Tensor, columns: Tensor, b: int, s: int) -> _Chosen:
+    def of(cls, rows: Tensor, columns: Tensor, flat: Tensor, b: int) -> _Chosen:
+        """Those of (row, column), each at least once a row; `flat` says which tokens they are."""
         counts = torch.bincount(rows, minlength=b)
         most = int(counts.max())
         starts = counts.cumsum(0) - counts
         rank = torch.arange(len(rows), device=rows.device) - starts[rows]
         index = starts[:, None] + torch.minimum(torch.arange(most, device=rows.device)[None], counts[:, None] - 1)
-        flat = rows * s + columns
-        places = index.reshape(-1)
-        return cls(flat, flat[places], columns[places], rows * most + rank, most)
+        return cls(flat, flat[index.view(-1)], columns[index], rows * most + rank, most)
 
 
 def _causal(places: Tensor, s: int, prefix: int, dtype: torch.dtype) -> Tensor:
@@ -248,10 +314,6 @@ def _onto(projection: nn.Linear, x: Tensor, residual: Tensor) -> Tensor:
     """residual + projection(x)."""
     found = _Onto.apply(x, projection.weight, residual)
     return found if projection.bias is None else found + projection.bias
-
-
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor, groups: int) -> Tensor:
-    return _Rotate.apply(x, cos, sin, groups)
 
 
 def _mlp(block: LeanBlock, x: Tensor) -> Tensor:
@@ -320,38 +382,28 @@ class _Onto(Function):
 class _Rotate(Function):
     """Rotary positions of x (b, s, heads, e), laid out for attention: (b, g, s * heads / g, e), heads / g = `groups`.
 
-    Cosines and sines are (s, e) or (b, s, e), their halves alike, as Llama's rotation of halves has them.
+    x cos + swap(x) sin, where swap exchanges the halves of a head and sin has its first half negated; both (s, e) or
+    (b, s, e). As Llama's rotation of halves has it, cosines of both halves are alike, and sines but for the sign.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, groups: int) -> Tensor:
         b, s, heads, e = x.shape
-        ctx.groups, half = groups, e // 2
-        cos, sin = (part[..., :half].unsqueeze(-2).to(x.dtype) for part in (cos, sin))  # (.., s, 1, e / 2)
+        cos, sin, ctx.groups = cos.unsqueeze(-2), sin.unsqueeze(-2), groups
         ctx.save_for_backward(cos, sin)
-        out = x.new_empty(b, heads // groups, s, groups, e)
-        _turn(x, out.permute(0, 2, 1, 3, 4), cos, sin, groups, back=False)
-        return out.view(b, heads // groups, s * groups, e)
+        turned = torch.addcmul(x * cos, x.roll(e // 2, -1), sin)
+        if groups == 1:
+            return turned.transpose(1, 2)
+        return turned.view(b, s, -1, groups, e).transpose(1, 2).reshape(b, heads // groups, s * groups, e)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        b, g, _, e = gradient.shape
-        s = cos.shape[-3]
-        spread = gradient.reshape(b, g, s, ctx.groups, e).permute(0, 2, 1, 3, 4).reshape(b, s, g * ctx.groups, e)
-        out = torch.empty_like(spread)
-        _turn(spread, out.view(b, s, g, ctx.groups, e), cos, sin, ctx.groups, back=True)
-        return out, None, None, None
-
-
-def _turn(x: Tensor, out: Tensor, cos: Tensor, sin: Tensor, groups: int, *, back: bool) -> None:
-    """Write x (b, s, heads, e), each pair of halves turned, into `out` (b, s, g, groups, e)."""
-    half, sign = x.shape[-1] // 2, -1.0 if back else 1.0
-    shape = (*x.shape[:2], x.shape[2] // groups, groups, half)
-    first, second = x[..., :half], x[..., half:]
-    out[..., :half] = (first * cos).addcmul_(second, sin, value=-sign).view(shape)
-    out[..., half:] = (second * cos).addcmul_(first, sin, value=sign).view(shape)
+        b, g, n, e = gradient.shape
+        spread = gradient.reshape(b, g, n // ctx.groups, ctx.groups, e).transpose(1, 2)
+        spread = spread.reshape(b, n // ctx.groups, g * ctx.groups, e)
+        return torch.addcmul(spread * cos, spread.roll(e // 2, -1), sin, value=-1), None, None, None
 
 
 class _SiluGate(Function):
@@ -367,6 +419,24 @@ class _SiluGate(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         g, u = ctx.saved_tensors
         return torch.ops.aten.silu_backward(gradient * u, g), F.silu(g).mul_(gradient)
+
+
+class _Pad(Function):
+    """Rows `index` of x (t, d), of which the places `real` are the t rows in order; the others' gradient is left out.
+
+    For pads: whatever stands there is masked or never looked at.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, real: Tensor) -> Tensor:
+        ctx.save_for_backward(real)
+        return x.index_select(0, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (real,) = ctx.saved_tensors
+        return gradient.reshape(-1, gradient.shape[-1]).index_select(0, real), None, None
 
 
 class _Pick(Function):

@@ -51,9 +51,15 @@ class Generation:
     Attributes:
         columns: Columns of the prompt, pads and tokens on a given cache included; None until the first forward if the
             arguments of `generate` do not tell.
+        begun: Whether a forward was seen.
     """
 
     columns: int | None
+    begun: bool = False
+
+    def is_continued_by(self, s: int) -> bool:
+        """Whether a forward of s columns cannot be one over the whole sequence."""
+        return s < (self.columns or 0) or (self.begun and s == 1)
 
 
 class Forward:
@@ -167,13 +173,14 @@ class RowTracker:
             n = chain.pads.shape[0]
             raise InputError(f"the batch changed from {n} to {b} rows on one cache; enter steer() anew")
         running = self._generation
-        if running is not None and running.columns is not None and cache is None and s < running.columns:
+        if running is not None and cache is None and running.is_continued_by(s):
             raise InputError(
                 f"{type(module).__name__} goes on with a cache that trimtab cannot find among its arguments "
                 f"({', '.join(sorted(given))}); generate with use_cache=False, and report the model's family"
             )
-        if running is not None and running.columns is None:
-            running.columns = past + s
+        if running is not None:
+            running.begun = True
+            running.columns = past + s if running.columns is None else running.columns
         left = running.columns - past if running is not None and running.columns is not None else 0  # of the prompt
         if chain is not None and s == 1 and left <= 0 and not chain.open and self._prompt_lengths is None:
             chain.columns = past + s

@@ -73,12 +73,17 @@ class UpperBlocks:
         return self._prefix.shape[1]
 
     @property
-    def is_reentrant(self) -> bool:
-        """Whether several threads may call at once: nothing of the model is exchanged for the time of a call."""
-        return self._shortcuts.lean and self._split.layout.head_is_whole
+    def is_flat(self) -> bool:
+        """Whether no work is done on pads."""
+        return self._shortcuts.lean
 
     def __call__(
-        self, states: Tensor, rows: Tensor, columns: Tensor, editors: Mapping[int, Editor] | None = None
+        self,
+        states: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        lengths: Tensor,
+        editors: Mapping[int, Editor] | None = None,
     ) -> Tensor:
         """The head's input at scored tokens, differentiable.
 
@@ -86,26 +91,27 @@ class UpperBlocks:
             states: (b, s, d), output of block `layer` after the prefix, right-padded.
             rows: (n,) int64, the row of each scored token, in ascending order.
             columns: (n,) int64, its place after the prefix.
+            lengths: (b,) int64 on the CPU, tokens of each row after the prefix.
             editors: Edits at the output of higher blocks, by block; each sees the states after the prefix.
 
         Returns:
             (n, d).
         """
-        return self._run(states, rows, columns, self._shortcuts, editors or {})
+        return self._run(states, rows, columns, lengths, self._shortcuts, editors or {})
 
     @torch.no_grad()
-    def prove(self, states: Tensor, rows: Tensor, columns: Tensor) -> None:
+    def prove(self, states: Tensor, rows: Tensor, columns: Tensor, lengths: Tensor) -> None:
         """Try each shortcut on sequences as in a call, and keep those that give what the plain way gives.
 
         Give the longest sequences there will be: a family that attends within a window differs only beyond it.
         """
-        plain = self._run(states, rows, columns, Shortcuts())
+        plain = self._run(states, rows, columns, lengths, Shortcuts())
         for name in ("lean", "past", "thin"):
             if self._shortcuts.lean or (name == "past" and self._states is None):
                 continue
             tried = replace(self._shortcuts, **{name: True})
             try:
-                short = self._run(states, rows, columns, tried)
+                short = self._run(states, rows, columns, lengths, tried)
             except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
                 logger.info("shortcut %r is not for this family: %s", name, error)
                 continue
@@ -120,11 +126,12 @@ class UpperBlocks:
         states: Tensor,
         rows: Tensor,
         columns: Tensor,
+        lengths: Tensor,
         shortcuts: Shortcuts,
         editors: Mapping[int, Editor] = MappingProxyType({}),
     ) -> Tensor:
         if shortcuts.lean:
-            return self._in_lean_way()(states, rows, columns, editors)
+            return self._in_lean_way()(states, rows, columns, lengths, editors)
         b, prefix = states.shape[0], 0
         if self._states is not None and not shortcuts.past:
             states = torch.cat([self._states.expand(b, -1, -1), states], dim=1)
