@@ -4,19 +4,38 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+OLDEST := .venv/oldest
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 # Two torch processes on two cores get in each other's way unless each keeps to one thread and sleeps while it waits.
-test unit wheel: export OMP_NUM_THREADS ?= 1
-test unit wheel: export OMP_WAIT_POLICY ?= PASSIVE
+test test-oldest unit wheel: export OMP_NUM_THREADS ?= 1
+test test-oldest unit wheel: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test install lint types arrows docs unit wheel bench
+# What a release of transformers can change: everything that looks into a model or runs one.
+OLDEST_TESTS := $(addprefix tests/test_, apply_context.py apply_generate.py apply_numbers.py apply_rows.py apply_sites.py \
+	calibration.py capture.py chat.py fitting_run.py generate.py layout.py load.py parity.py split.py tiny.py upper.py \
+	writing.py)
+
+.PHONY: demo test test-oldest install lint types arrows docs unit wheel bench
 
 demo: $(INSTALLED)
 	$(BIN)/trimtab demo --out build/demo --overwrite
 
 test: lint types arrows docs
 	$(PYTEST)
+	$(MAKE) --no-print-directory test-oldest
+
+# The same torch, an older transformers in front of the installed one.
+test-oldest: export PYTHONPATH := $(CURDIR)/$(OLDEST)
+test-oldest: export TRIMTAB_TRANSFORMERS = $(shell sed -n 's/^transformers==//p' requirements-oldest.txt)
+test-oldest: $(OLDEST)/.installed
+	$(PYTEST) $(OLDEST_TESTS)
+
+$(OLDEST)/.installed: $(INSTALLED) requirements-oldest.txt
+	rm -rf $(OLDEST)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-compile --target $(OLDEST) \
+		-r requirements-oldest.txt
+	touch $@
 
 install: $(INSTALLED)
 

@@ -1,6 +1,7 @@
 """What every test may ask for, and the order in which they run."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,18 @@ settings.load_profile("trimtab")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_configure() -> None:
+    """Refuses to run with another transformers than was asked for; `make test-oldest` asks."""
+    wanted, found = os.environ.get("TRIMTAB_TRANSFORMERS"), version("transformers")
+    if wanted not in (None, found):
+        raise pytest.UsageError(f"transformers {wanted} was asked for (TRIMTAB_TRANSFORMERS), {found} is here")
+
+
+def pytest_report_header() -> str:
+    """Says which transformers is tested."""
+    return f"transformers: {version('transformers')}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,6 +27,7 @@ from trimtab.steering import (
     Affine,
     Clamp,
     Intervention,
+    LowRank,
     NullOut,
     Positions,
     Site,
@@ -243,6 +244,17 @@ def _affine(width: int) -> Formula:
     return Formula(Affine(matrix, bias), lambda h: torch.einsum("ij,...j->...i", matrix, h) + bias)
 
 
+def _low_rank(width: int) -> Formula:
+    rotation = torch.linalg.qr(normal(width, 2, seed=9)).Q.T
+    weight, bias = 0.5 * normal(2, width, seed=10), normal(2, seed=11)
+
+    def formula(h: torch.Tensor) -> torch.Tensor:
+        wanted = torch.einsum("rj,...j->...r", weight, h) + bias
+        return h + torch.einsum("...r,rj->...j", wanted - torch.einsum("rj,...j->...r", rotation, h), rotation)
+
+    return Formula(LowRank(rotation, weight, bias), formula)
+
+
 TRANSFORMS: Mapping[str, Callable[[int], Formula]] = {
     "add": _add,
     "clamp_1": _clamp_1,
@@ -250,6 +262,7 @@ TRANSFORMS: Mapping[str, Callable[[int], Formula]] = {
     "ablate": _ablate,
     "null_out": _null_out,
     "affine": _affine,
+    "low_rank": _low_rank,
 }
 
 

@@ -14,6 +14,7 @@ from tests.families import (
     HEAD,
     MAIN,
     WIDTH,
+    before,
     blocks_of,
     edit,
     editing,
@@ -203,7 +204,9 @@ class TestOtherHooks:
         handle.remove()
         assert calls == [1]
 
-    @pytest.mark.parametrize("family", [pytest.param(name, marks=[] if name in SHOWN else [UNSEEN]) for name in FAMILIES])
+    @pytest.mark.parametrize(
+        "family", [pytest.param(name, marks=[] if name in SHOWN else [UNSEEN]) for name in FAMILIES]
+    )
     def test_output_hidden_states_shows_the_steered_state_in_either_order(self, family):
         """transformers collects these by hooks of its own, installed at the first request and kept."""
         (fresh, _), v = tiny_model(family), normal(WIDTH)

@@ -1,7 +1,11 @@
 """Hooks are exact: below a site nothing moves, at it the state is the formula's, above it the model runs on that."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests.families import (
     DEPTH,
@@ -17,15 +21,19 @@ from tests.families import (
     model_of,
     place_of,
     run,
+    state_out,
     steering,
     trace,
 )
 from trimtab.errors import InputError
 from trimtab.models import capture, steer, tiny
 from trimtab.models.families import FAMILIES as KNOWN
+from trimtab.models.families import hook_point
 from trimtab.steering import Site
 
 IDS = ids_of(2, 7)
+POST_NORMS = ("gemma2", "gemma3_text", "olmo2")
+"""Families that normalise what a branch puts out before it joins the stream."""
 
 INNER = [
     (family, site)
@@ -115,46 +123,117 @@ def test_other_transforms_inside_a_block(family, name):
         prove(family, site, name)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "falcon", "gemma3_text", "olmo2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_sites_are_what_their_names_say(family):
     """The sums of a block hold between the states of its sites: each is the right module on the right side."""
-    hf = model_of(family)
+    hf, parts = model_of(family), KNOWN[family]
     block = blocks_of(hf, family)[1]
-    sites = {kind: Site(1, kind) for kind in ("resid_pre", "resid_post", "attn_in", "attn_out", "mlp_act", "mlp_out")}
+    sites = {kind: Site.parse(f"{kind}@1") for kind in ("resid_pre", "resid_post", *FAMILIES[family].parts)}
     (row,) = capture(hf, [IDS[0].tolist()], list(sites.values()))
     h = {kind: row[site] for kind, site in sites.items()}
-    parts = KNOWN[family]
+
+    def same(found, expected, tolerance=1e-5):
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
     with torch.no_grad():
-        out = {"attn_out": block.get_submodule(parts.attention_projection)(h["attn_in"])}
-        out["mlp_out"] = block.get_submodule(parts.mlp_projection)(h["mlp_act"])
-        attention, mlp = h["attn_out"], h["mlp_out"]
-        if family in ("gemma2", "gemma3_text", "olmo2"):
-            attention, mlp = block.post_attention_layernorm(attention), block.post_feedforward_layernorm(mlp)
-        torch.testing.assert_close(out["attn_out"], h["attn_out"], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(out["mlp_out"], h["mlp_out"], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(h["resid_pre"] + attention + mlp, h["resid_post"], rtol=1e-4, atol=1e-4)
+        same(block.get_submodule(parts.attention_projection)(h["attn_in"]), h["attn_out"])
+        attention = h["attn_out"]
+        if family in POST_NORMS:
+            attention = block.post_attention_layernorm(attention)
+        between = h["resid_pre"] + attention
         parallel = family in ("gpt_neox", "falcon")  # their two branches read the same stream
-        entrances = [h["resid_pre"], h["resid_pre"] if parallel else h["resid_pre"] + attention]
-        for number, path in enumerate(parts.norms):
-            (row,) = capture(hf, [IDS[0].tolist()], [Site(1, "norm_out", part=number)])
-            expected = block.get_submodule(path)(entrances[number])
-            torch.testing.assert_close(row[Site(1, "norm_out", part=number)], expected, rtol=1e-4, atol=1e-4)
+        mlp_reads = h["resid_pre"] if parallel else between
+        if family == "opt":  # no MLP module: its parts lie in the block
+            mlp = block.fc2(block.activation_fn(block.fc1(block.final_layer_norm(mlp_reads))))
+        else:
+            norm = block.get_submodule(parts.norms[-1]) if parts.norms else torch.nn.Identity()  # Falcon's is for both
+            same(state_out(block.get_submodule(parts.mlp)(norm(mlp_reads)[None]))[0], h["mlp_out"], 1e-4)
+            mlp = block.post_feedforward_layernorm(h["mlp_out"]) if family in POST_NORMS else h["mlp_out"]
+        if "mlp_act" in h:
+            same(block.get_submodule(parts.mlp_projection)(h["mlp_act"]), h["mlp_out"])
+        same(between + mlp, h["resid_post"], 1e-4)
+        for path, kind, state in zip(
+            parts.norms, ("norm_out", "norm_out.1"), (h["resid_pre"], mlp_reads), strict=False
+        ):
+            same(block.get_submodule(path)(state), h[kind], 1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_site_that_the_family_lacks_is_refused_in_one_line(family):
+    """Before anything runs, by steering and reading alike."""
     hf = model_of(family)
     lacking = [
         Site(1, kind, part=part)
-        for kind in ("attn_in", "mlp_act", "mlp_out", "norm_out")
+        for kind in ("attn_in", "attn_out", "mlp_act", "mlp_out", "norm_out")
         for part in range(3 if kind == "norm_out" else 1)
         if (f"{kind}.{part}" if part else kind) not in FAMILIES[family].parts
     ]
+    assert Site(1, "norm_out", part=2) in lacking
     for site in lacking:
         with pytest.raises(InputError) as error, steer(hf, steering(edit(TRANSFORMS["add"](WIDTH).transform, site))):
-            run(hf, IDS)
+            pass
+        with pytest.raises(InputError) as same:
+            capture(hf, IDS.tolist(), [site])
         assert str(site) in str(error.value)
         assert "\n" not in str(error.value)
+        assert str(same.value) == str(error.value)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss"])
+    def test_experts_have_no_one_projection(self, family):
+        block = blocks_of(model_of(family), family)[1]
+        wanted = rf"^site mlp_act@1: this '{family}' block has no 'mlp.down_proj', its experts have each their own; use"
+        with pytest.raises(InputError, match=wanted):
+            hook_point(block, Site(1, "mlp_act"), family)
+
+    def test_a_block_without_experts_among_others_has_it(self):
+        """Qwen3-MoE's configuration may leave some blocks dense."""
+        config = copy.deepcopy(model_of("qwen3_moe").config)
+        config.mlp_only_layers = [1]
+        hf = AutoModelForCausalLM.from_config(config).eval()
+        site, seen = Site(1, "mlp_act"), []
+        with editing(hf.model.layers[1].mlp.down_proj, "in", lambda state: seen.append(state.clone()) or state):
+            run(hf, IDS)
+        found = capture(hf, IDS.tolist(), [site])
+        assert torch.equal(torch.stack([row[site] for row in found]), seen[0])
+        with pytest.raises(InputError, match=r"this 'qwen3_moe' block has no 'mlp.down_proj'"):
+            capture(hf, IDS.tolist(), [Site(2, "mlp_act")])
+
+    @pytest.mark.parametrize("kind", ["mlp_act", "mlp_out"])
+    def test_opt_s_mlp_sees_all_rows_in_one_line(self, kind):
+        hf = model_of("opt")
+        block = blocks_of(hf, "opt")[1]
+        seen = []
+        with editing(block.fc2, "out", lambda state: seen.append(state.shape) or state):
+            run(hf, IDS)
+        assert seen == [(IDS.numel(), WIDTH)]
+        with pytest.raises(InputError, match=rf"^site {kind}@1: the MLP of a 'opt' block sees .* use resid_pre or"):
+            hook_point(block, Site(1, kind), "opt")
+
+    def test_opt_may_have_its_norms_behind_the_branches(self):
+        """As the checkpoint of 350 million weights does."""
+        config = copy.deepcopy(model_of("opt").config)
+        config.do_layer_norm_before = False
+        hf = AutoModelForCausalLM.from_config(config).eval()
+        for part in (0, 1):
+            site = Site(1, "norm_out", part=part)
+            with pytest.raises(InputError, match=rf"^site {site} does not exist: .* stand behind its branches"):
+                capture(hf, IDS.tolist(), [site])
+        (row,) = capture(hf, [IDS[0].tolist()], [Site(1, "attn_in"), Site(1, "attn_out")])
+        with torch.no_grad():
+            found = hf.model.decoder.layers[1].self_attn.out_proj(row[Site(1, "attn_in")])
+        torch.testing.assert_close(found, row[Site(1, "attn_out")], rtol=1e-5, atol=1e-5)
+
+    def test_reading_where_rows_cannot_be_told_apart(self, monkeypatch):
+        """OPT's last linear map sees the tokens of all rows in one line: they would be read as if of one row."""
+        monkeypatch.setitem(KNOWN, "opt", replace(KNOWN["opt"], flat_mlp=False))
+        for kind in ("mlp_act", "mlp_out"):
+            for rows in (IDS, IDS[:1]):
+                with pytest.raises(
+                    InputError, match=rf"^site {kind}@1: the state is \(.*, not \(rows, tokens, width\)"
+                ):
+                    capture(model_of("opt"), rows.tolist(), [Site(1, kind)])
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -73,8 +73,7 @@ class TestCapture:
             seen = []
             with editing(module, side, lambda state, seen=seen: seen.append(state.clone()) or state):
                 run(hf, ids)
-            if seen[0].dim() == 3:
-                assert torch.equal(stack(capture(hf, ids.tolist(), [site]), site), seen[0])
+            assert torch.equal(stack(capture(hf, ids.tolist(), [site]), site), seen[0])
             if kind == "attn_in":
                 head = Site(2, "attn_in", head=3)
                 assert torch.equal(stack(capture(hf, ids.tolist(), [head]), head), seen[0][..., 3 * HEAD :])

@@ -221,7 +221,7 @@ class TestParts:
         block.self_attn.o_proj = nn.Linear(2, 2)
         assert hook_point(block, Site(0, "attn_in"), "novel").module is block.self_attn.o_proj
         assert hook_point(block, Site(0, "mlp_out"), "novel").module is block.mlp
-        with pytest.raises(InputError, match=r"a 'novel' block has no 'mlp.down_proj'"):
+        with pytest.raises(InputError, match=r"this 'novel' block has no 'mlp.down_proj'; .* known for llama"):
             hook_point(block, Site(0, "mlp_act"), "novel")
 
     def test_but_not_where_the_same_names_mean_other_norms(self):

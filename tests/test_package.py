@@ -3,12 +3,31 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points, metadata, version
 from importlib.resources import files
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.version import Version
+
 import trimtab
 from trimtab._version import __version__
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_what_is_tested_as_the_oldest_is_the_oldest_that_is_allowed():
+    """A bound may only be lowered to what the tests were run with, and the tests go up with it."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    allowed = {one.name: one.specifier for one in map(Requirement, asked)}
+    lines = (ROOT / "requirements-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split()[0].split("==") for line in lines if line[:1] not in ("", "#"))
+    lowest = {name: next(iter(allowed[name])).version for name in ("transformers", "huggingface_hub", "tokenizers")}
+    assert {name: Version(pinned[name]).release[:2] for name in lowest} == {
+        name: (*Version(low).release, 0)[:2] for name, low in lowest.items()
+    }
 
 
 def test_the_version_is_the_same_everywhere():

@@ -16,6 +16,7 @@ from trimtab.steering import (
     Always,
     Clamp,
     Intervention,
+    LowRank,
     NullOut,
     Positions,
     ProjectionGate,
@@ -46,6 +47,7 @@ def transforms(seed, width=WIDTH):
         "ablate": Ablate(w),
         "null_out": NullOut(v, random(seed + 4)),
         "affine": Affine(random(seed + 5, width, width), v),
+        "low_rank": LowRank(torch.linalg.qr(w.T).Q.T, random(seed + 6, 2, width), random(seed + 7, 2)),
     }
 
 

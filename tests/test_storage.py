@@ -31,6 +31,7 @@ from trimtab.steering import (
     Factors,
     FactorStats,
     Intervention,
+    LowRank,
     ModelCard,
     NullOut,
     Positions,
@@ -60,6 +61,7 @@ TRANSFORMS = {
     "ablate": Ablate(random(6, 2, WIDTH)),
     "null_out": NullOut(random(7, WIDTH), random(8, 1)[0]),
     "affine": Affine(random(9, WIDTH, WIDTH), random(10, WIDTH)),
+    "low rank": LowRank(torch.linalg.qr(random(20, WIDTH, 3)).Q.T, random(21, 3, WIDTH), random(22, 3)),
     "diagonal affine": Affine(random(11, WIDTH), random(12, WIDTH)),
 }
 GATES = {

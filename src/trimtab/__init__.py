@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trimtab.data import ContrastPair, PairSet, load_pairs
     from trimtab.errors import FitDivergedError, InputError, MissingExtraError, NetworkError, TrimtabError
     from trimtab.evaluation import InterchangeAccuracy, interchange_accuracy
-    from trimtab.methods import METHODS, fit
+    from trimtab.methods import METHODS, fit, fit_many
     from trimtab.models import Model, capture, coordinates, load_model, steer
     from trimtab.progress import Progress, ProgressCallback
     from trimtab.steering import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Affine,
         Clamp,
         Intervention,
+        LowRank,
         NullOut,
         Positions,
         Site,
@@ -38,7 +39,7 @@ _HOMES = {
     "trimtab.data": ("ContrastPair", "PairSet", "load_pairs"),
     "trimtab.errors": ("FitDivergedError", "InputError", "MissingExtraError", "NetworkError", "TrimtabError"),
     "trimtab.evaluation": ("InterchangeAccuracy", "interchange_accuracy"),
-    "trimtab.methods": ("METHODS", "fit"),
+    "trimtab.methods": ("METHODS", "fit", "fit_many"),
     "trimtab.models": ("Model", "capture", "coordinates", "load_model", "steer"),
     "trimtab.progress": ("Progress", "ProgressCallback"),
     "trimtab.steering": (
@@ -47,6 +48,7 @@ _HOMES = {
         "Affine",
         "Clamp",
         "Intervention",
+        "LowRank",
         "NullOut",
         "Positions",
         "Site",
@@ -67,6 +69,7 @@ __all__ = [
     "InputError",
     "InterchangeAccuracy",
     "Intervention",
+    "LowRank",
     "MissingExtraError",
     "Model",
     "NetworkError",
@@ -83,6 +86,7 @@ __all__ = [
     "capture",
     "coordinates",
     "fit",
+    "fit_many",
     "interchange_accuracy",
     "load_model",
     "load_pairs",

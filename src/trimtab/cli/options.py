@@ -31,11 +31,11 @@ NoCalibrate = Annotated[
 
 AUTO = ("auto", "auto:elicit", "auto:suppress")
 """What `--layer` takes besides numbers."""
-LAYER = "N|auto|auto:elicit|auto:suppress"
+LAYER = "N|N,M|auto|auto:elicit|auto:suppress"
 
 
-def parse_layer(text: str) -> int | str:
-    """The block number of `--layer`, or one of `AUTO`.
+def parse_layer(text: str) -> int | list[int] | str:
+    """The block number of `--layer`, several of them, or one of `AUTO`.
 
     Raises:
         InputError: it is neither.
@@ -43,11 +43,12 @@ def parse_layer(text: str) -> int | str:
     if text in AUTO:
         return text
     try:
-        return int(text)
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(
-            f"--layer {text}: takes one 0-based block number (such as --layer 12), {', '.join(AUTO)}; lists are to come"
+            f"--layer {text}: takes a 0-based block number (--layer 12), several (--layer 8,12), {', '.join(AUTO)}"
         ) from None
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def given(**settings: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def distill(
     prompts: Sequence[Prompt],
     *,
     method: str = "cdas",
-    layer: int | str = "auto",
+    layer: int | Sequence[int] | str = "auto",
     calibrate: bool = True,
     max_new_tokens: int = 128,
     settings: Mapping[str, Any] | None = None,

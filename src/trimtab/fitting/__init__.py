@@ -2,13 +2,14 @@
 
 from trimtab.fitting.engine import FitOptions, TrainedFit, fit_interchange, fit_interchanges
 from trimtab.fitting.settings import TrainSettings, trial_settings
-from trimtab.fitting.vectors import clamp_vector, fitted_vector
+from trimtab.fitting.vectors import clamp_vector, clamp_vectors, fitted_vector
 
 __all__ = [
     "FitOptions",
     "TrainSettings",
     "TrainedFit",
     "clamp_vector",
+    "clamp_vectors",
     "fit_interchange",
     "fit_interchanges",
     "fitted_vector",

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from trimtab.fitting.preference import Preference
 
-LEAST = -1e30
-"""Stands for -inf in a logarithm that is about to be multiplied by a probability of 0."""
+LEAST = -86.0
+"""The least logarithm of a probability: half of e to this is about the smallest number that float32 holds in full."""
+CACHE_ELEMENTS = 2**18
+"""Numbers of one tensor that are worked on at a time on a CPU: 1 MiB, so that a few such tensors stay in its cache."""
 FLOOR = -200.0
 """Least log-probability of a teacher that a student is held against: a token that it rules out must not make a loss
 infinite."""
@@ -67,24 +69,36 @@ def jensen_shannon(logits: Tensor, teacher: Tensor) -> TokenLoss:
     """Jensen-Shannon divergence of each token's student distribution p from its teacher distribution q.
 
     JS = 1/2 sum_v p (log p - log m) + 1/2 sum_v q (log q - log m), m = (p + q) / 2, natural log, so 0 <= JS <= log 2.
-    d JS / d log p = p (log p - log m) / 2 before the softmax's own projection. Terms with p = 0 count 0, as 0 log 0.
+    d JS / d log p = p (log p - log m) / 2 before the softmax's own projection. Logarithms below `LEAST`, where float32
+    has no probabilities any more, count as `LEAST`, so a term with p = 0 counts 0, as 0 log 0.
+
+    A dozen operations on a large vocabulary would each wait for memory, so they are made for a few rows at a time,
+    which stay in a core's cache.
 
     Args:
         logits: (n, v) student logits, any dtype; computed in float32. A token the model rules out has -inf.
         teacher: (n, v) float32 teacher log-probabilities, -inf allowed.
     """
-    shifted = logits.float() - logits.amax(dim=-1, keepdim=True).float()
-    p = shifted.exp()
-    total = p.sum(dim=-1, keepdim=True)
+    gradient = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    rows = len(logits) if logits.device.type != "cpu" else max(1, CACHE_ELEMENTS // logits.shape[-1])
+    parts = zip(logits.split(rows), teacher.split(rows), gradient.split(rows), strict=True)
+    values = [_jensen_shannon(part.float(), q.clamp_min(LEAST), out) for part, q, out in parts]
+    return TokenLoss(torch.cat(values) if values else gradient.new_empty(0), gradient)
+
+
+def _jensen_shannon(logits: Tensor, log_q: Tensor, gradient: Tensor) -> Tensor:
+    """The divergence (n,) of some rows; their gradient is written into `gradient`."""
+    log_p = logits - logits.amax(dim=-1, keepdim=True)
+    p, q = log_p.exp(), log_q.exp()  # q is never 0, so neither is m
+    total = p.sum(dim=-1, keepdim=True)  # more exact over 256k entries than log_softmax
     p.div_(total)
-    log_p = shifted.sub_(total.log())  # one exponential serves p and log p
-    q = teacher.exp()
-    log_m = torch.add(p, q).mul_(0.5).clamp_min_(torch.finfo(torch.float32).tiny).log_()
-    ratio_p = log_p.sub_(log_m).clamp_min_(LEAST).mul_(p)  # p (log p - log m)
-    kl_p = ratio_p.sum(dim=-1)
-    kl_q = torch.sub(teacher, log_m, out=log_m).clamp_min_(LEAST).mul_(q).sum(dim=-1)
-    gradient = ratio_p.sub_(p.mul_(kl_p[:, None])).mul_(0.5)
-    return TokenLoss(0.5 * (kl_p + kl_q), gradient)
+    log_p.sub_(total.log_()).clamp_min_(LEAST)
+    log_m = torch.lerp(p, q, 0.5).log_()
+    kl_q = torch.linalg.vecdot(log_q.sub_(log_m), q)
+    ratio = torch.mul(log_p.sub_(log_m), p, out=gradient)  # p (log p - log m)
+    kl_p = ratio.sum(dim=-1)
+    ratio.addcmul_(p, kl_p[:, None], value=-1).mul_(0.5)
+    return (kl_p + kl_q).mul_(0.5)
 
 
 def forward_kl(logits: Tensor, teacher: Tensor) -> TokenLoss:

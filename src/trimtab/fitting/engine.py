@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,55 +142,104 @@ def fit_interchanges(
             assistant header and no source tokens.
         FitDivergedError: The states at the layer are not finite.
     """
-    began = time.monotonic()
     _check(model, concepts, settings)
     start = start_sites(options.init, len(settings.layers), settings.rank, model.hidden_size, settings.seed)
-    orders = [example_order(options.order, settings.epochs, len(pairs), settings.seed) for pairs in concepts]
-    of_each = [_items(model, pairs, settings, objective, kind) for pairs in concepts]
-    items = [item for of_one in of_each for item in of_one]
-    firsts = [sum(map(len, of_each[:place])) for place in range(len(of_each))]
+    tasks = [
+        _Task(pairs, _items(model, pairs, settings, objective, kind),
+              example_order(options.order, settings.epochs, len(pairs), settings.seed))
+        for pairs in concepts
+    ]  # fmt: skip
     split = SplitModel(model.hf, model.layout)
-    teacher, sizes = objective.reference == "teacher", (model.hidden_size, split.vocabulary, model.dtype.itemsize)
-    plan = CachePlan.choose(items, *sizes, settings.cache_bytes, teacher=teacher)
-    logger.info("cache: %s", plan)
+    found: list[TrainedFit] = []
     with frozen(model.hf), torch.inference_mode(False), torch.enable_grad():
-        judged = None if objective.preference is None else objective.judged
-        cache = FrozenCache(split, settings.layers, items, plan, model.device, options.progress, judged=judged)
-        cached = time.monotonic()
-        if not torch.isfinite(cache.sources).all():
-            raise FitDivergedError(
-                f"the states at layer {settings.layer} are not finite before the first step; look for NaN in the "
-                f"weights of {model.name}, or load it in another dtype",
-                0,
-            )
-        trainer = EditTrainer(split, cache, items, kind, objective, settings)
-        sources = cache.sources.cpu()
-        per_pair = [len(of_one) // len(pairs) for of_one, pairs in zip(of_each, concepts, strict=True)]
-        classes = [
-            _classes(sources[first : first + len(of_one)], kind, size)
-            for first, of_one, size in zip(firsts, of_each, per_pair, strict=True)
-        ]
-        from_means = settings.start == "means" and options.init is None
-        starts = [_from_means(*each, start) if from_means and len(each) == 2 else start for each in classes]
-        jobs = [
-            Job(first, order, kind.start(rows)) for first, order, rows in zip(firsts, orders, starts, strict=True)
-        ]
-        traces = trainer.run(jobs, options.progress)
-        found = []
-        for pairs, job, trace, each, of_one in zip(concepts, jobs, traces, classes, of_each, strict=True):
-            factors = _factors(each, next(iter(trace.parameters.values())))
-            numbers = range(job.first, job.first + len(of_one))
-            size = len(of_one) // len(pairs)
-            of_ways = [numbers[place * (size // len(kind.ways)) :: size] for place in range(len(kind.ways))]
-            found.append((trace, factors, _edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)))
-    given = {
-        "init": None if options.init is None else array_hash(start),
-        "order": None if options.order is None else array_hash(orders[0]),
-    }
+        for together in _in_turns(tasks, lambda items: _plan(model, split, items, settings, objective)):
+            found += _trained(model, split, together, start, settings, objective, options, kind)
+    return found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One concept to be fitted."""
+
+    pairs: PairSet
+    items: list[Item]
+    order: Tensor
+
+
+def _plan(
+    model: Model, split: SplitModel, items: Sequence[Item], settings: TrainSettings, objective: Objective
+) -> CachePlan:
+    return CachePlan.choose(
+        items,
+        model.hidden_size,
+        split.vocabulary,
+        model.dtype.itemsize,
+        settings.cache_bytes,
+        teacher=objective.reference == "teacher",
+    )
+
+
+def _in_turns(tasks: Sequence[_Task], plan: Callable[[Sequence[Item]], CachePlan]) -> list[list[_Task]]:
+    """The tasks in groups whose frozen parts are kept as they would be alone: what is not costs more than it saves."""
+    groups: list[list[_Task]] = []
+    for task in tasks:
+        alone = plan(task.items)
+        with_last = [*groups[-1], task] if groups else []
+        joined = plan([item for one in with_last for item in one.items]) if with_last else None
+        if joined is not None and (joined.base, joined.teacher) == (alone.base, alone.teacher):
+            groups[-1].append(task)
+        else:
+            groups.append([task])
+    return groups
+
+
+def _trained(
+    model: Model,
+    split: SplitModel,
+    tasks: Sequence[_Task],
+    start: Tensor,
+    settings: TrainSettings,
+    objective: Objective,
+    options: FitOptions,
+    kind: EditKind,
+) -> list[TrainedFit]:
+    """Fits that are trained together."""
+    began = time.monotonic()
+    items = [item for task in tasks for item in task.items]
+    plan = _plan(model, split, items, settings, objective)
+    logger.info("cache: %s", plan)
+    judged = None if objective.preference is None else objective.judged
+    cache = FrozenCache(split, settings.layers, items, plan, model.device, options.progress, judged=judged)
+    cached = time.monotonic()
+    if not torch.isfinite(cache.sources).all():
+        raise FitDivergedError(
+            f"the states at layer {settings.layer} are not finite before the first step; look for NaN in the "
+            f"weights of {model.name}, or load it in another dtype",
+            0,
+        )
+    trainer = EditTrainer(split, cache, items, kind, objective, settings)
+    sources, first, jobs, classes = cache.sources.cpu(), 0, [], []
+    for task in tasks:
+        each = _classes(sources[first : first + len(task.items)], kind, len(task.items) // len(task.pairs))
+        from_means = settings.start == "means" and options.init is None and len(each) == 2
+        jobs.append(Job(first, task.order, kind.start(_from_means(each[0], each[1], start) if from_means else start)))
+        classes.append(each)
+        first += len(task.items)
+    found = []
+    for task, job, each, trace in zip(tasks, jobs, classes, trainer.run(jobs, options.progress), strict=True):
+        factors = _factors(each, next(iter(trace.parameters.values())))
+        size, numbers = len(task.items) // len(task.pairs), range(job.first, job.first + len(task.items))
+        of_ways = [numbers[place * (size // len(kind.ways)) :: size] for place in range(len(kind.ways))]
+        ratio = _edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)
+        given = {
+            "init": None if options.init is None else array_hash(start),
+            "order": None if options.order is None else array_hash(task.order),
+        }
+        found.append((trace, factors, ratio, given))
     seconds = {"total": time.monotonic() - began, "cache": cached - began}
     return [
-        TrainedFit(trace.parameters, factors, trace, ratio, dict(given), plan, dict(seconds), len(concepts))
-        for trace, factors, ratio in found
+        TrainedFit(trace.parameters, factors, trace, ratio, given, plan, dict(seconds), len(tasks))
+        for trace, factors, ratio, given in found
     ]
 
 
@@ -211,9 +260,7 @@ def _check(model: Model, concepts: Sequence[PairSet], settings: TrainSettings) -
         raise InputError(f"rank {settings.rank} exceeds the model's hidden size {model.hidden_size}")
 
 
-def _items(
-    model: Model, pairs: PairSet, settings: TrainSettings, objective: Objective, kind: EditKind
-) -> list[Item]:
+def _items(model: Model, pairs: PairSet, settings: TrainSettings, objective: Objective, kind: EditKind) -> list[Item]:
     tokenised = tokenise_pairs(
         model.chat,
         pairs,
@@ -252,9 +299,7 @@ def _factors(classes: Sequence[Tensor], directions: Tensor) -> tuple[Factors, ..
     """Coordinates of the source states at each site (specification of CDAS, section 6); none without two classes."""
     if len(classes) < 2:
         return ()
-    values = [
-        [FactorStats.of(states[:, site] @ rows.T) for states in classes] for site, rows in enumerate(directions)
-    ]
+    values = [[FactorStats.of(states[:, site] @ rows.T) for states in classes] for site, rows in enumerate(directions)]
     return tuple(Factors(positive=positive, negative=negative) for positive, negative in values)
 
 
@@ -283,7 +328,9 @@ def _edit_ratio(
                     moved = (factors[0].value(direction, 1.0) - tokens @ rows.T) @ rows
                 else:
                     mask = torch.ones(1, len(tokens), dtype=torch.bool)
-                    moved = kind.apply(tokens[None], tokens[None, 0], lowest, mask)[0] - tokens if len(tokens) else tokens
+                    moved = (
+                        kind.apply(tokens[None], tokens[None, 0], lowest, mask)[0] - tokens if len(tokens) else tokens
+                    )
                 found.append(moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12))
         ratios[direction] = float(torch.cat(found).median())
     return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}

@@ -59,8 +59,10 @@ def interchange_items(pairs: Sequence[TokenisedPair], ways: Sequence[str], *, pr
     items = []
     for pair in pairs:
         for way in ways:
-            sides = (pair.negative, pair.positive), (pair.positive_response, pair.negative_response)
-            (base, source), (wanted, other) = sides if way == "elicit" else (part[::-1] for part in sides)
+            base, source = pair.negative, pair.positive
+            wanted, other = pair.positive_response, pair.negative_response
+            if way == "suppress":
+                base, source, wanted, other = source, base, other, wanted
             items.append(_item(base, source, wanted))
             if preference:
                 items.append(_item(base, source, other))

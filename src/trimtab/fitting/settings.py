@@ -82,7 +82,6 @@ class TrainSettings:
             raise InputError(f"start is {self.start!r}; allowed: {', '.join(STARTS)}")
         Positions.parse(self.positions)
 
-
     @property
     def layers(self) -> tuple[int, ...]:
         """The edited blocks in ascending order, of which there is one or more."""

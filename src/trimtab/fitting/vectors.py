@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from trimtab._version import __version__
 from trimtab.data import PairSet
 from trimtab.errors import FitDivergedError
-from trimtab.fitting.engine import TrainedFit
+from trimtab.fitting.divergence import Objective
+from trimtab.fitting.engine import FitOptions, TrainedFit, fit_interchanges
 from trimtab.fitting.settings import TrainSettings
 from trimtab.models.model import Model
 from trimtab.models.versions import transformers_version
@@ -20,9 +21,7 @@ from trimtab.steering.content import JSON
 from trimtab.steering.factors import DIRECTIONS
 
 
-def clamp_vector(
-    method: str, model: Model, pairs: PairSet, settings: TrainSettings, fit: TrainedFit
-) -> SteeringVector:
+def clamp_vector(method: str, model: Model, pairs: PairSet, settings: TrainSettings, fit: TrainedFit) -> SteeringVector:
     """The vector of an interchange fit, with both directions: a clamp at every site.
 
     Raises:
@@ -35,6 +34,30 @@ def clamp_vector(
     )
     indices = tuple(range(len(edits)))
     return fitted_vector(method, model, pairs, settings, fit, edits, dict.fromkeys(DIRECTIONS, indices))
+
+
+def clamp_vectors(
+    method: str,
+    model: Model,
+    concepts: Sequence[PairSet],
+    settings: TrainSettings,
+    objective: Objective,
+    options: FitOptions,
+) -> list[SteeringVector | FitDivergedError]:
+    """The vectors of interchange fits that are trained in lockstep; in place of one that diverged, the error.
+
+    Raises:
+        InputError: See `trimtab.fitting.fit_interchanges`.
+        FitDivergedError: The states at the layer are not finite.
+    """
+    fits = fit_interchanges(model, concepts, settings, objective, options)
+    found: list[SteeringVector | FitDivergedError] = []
+    for pairs, fit in zip(concepts, fits, strict=True):
+        try:
+            found.append(clamp_vector(method, model, pairs, settings, fit))
+        except FitDivergedError as error:
+            found.append(error)
+    return found
 
 
 def fitted_vector(

@@ -25,7 +25,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.data import PairSet
-from trimtab.fitting import FitOptions, TrainSettings, clamp_vector, fit_interchange, trial_settings
+from trimtab.fitting import (
+    FitOptions,
+    TrainSettings,
+    clamp_vector,
+    clamp_vectors,
+    fit_interchange,
+    trial_settings,
+)
 from trimtab.fitting.divergence import Objective, jensen_shannon
 from trimtab.methods.method import Method
 from trimtab.models import Model
@@ -56,4 +63,7 @@ CDAS = Method(
     settings=CDASSettings,
     fit=fit_cdas,
     trial=trial_settings,
+    many=lambda model, concepts, settings, options: clamp_vectors(
+        "cdas", model, concepts, settings, Objective(jensen_shannon, "teacher"), options
+    ),
 )

@@ -15,7 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.data import PairSet
-from trimtab.fitting import FitOptions, TrainSettings, clamp_vector, fit_interchange, trial_settings
+from trimtab.fitting import (
+    FitOptions,
+    TrainSettings,
+    clamp_vector,
+    clamp_vectors,
+    fit_interchange,
+    trial_settings,
+)
 from trimtab.fitting.divergence import Objective, cross_entropy
 from trimtab.methods.method import Method
 from trimtab.models import Model
@@ -46,4 +53,7 @@ DAS = Method(
     settings=DASSettings,
     fit=fit_das,
     trial=trial_settings,
+    many=lambda model, concepts, settings, options: clamp_vectors(
+        "das", model, concepts, settings, Objective(cross_entropy, "response"), options
+    ),
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.errors import FitDivergedError
 from trimtab.steering import SteeringVector
 
 
@@ -21,6 +22,8 @@ class Method:
         settings: Its frozen settings dataclass.
         fit: (model, pairs, settings, options) -> vector.
         trial: settings -> those of a short fit, good enough to compare layers; None where a fit is cheap anyway.
+        many: (model, concepts, settings, options) -> a vector each, or the error in place of one that diverged: all
+            trained together. None if there is nothing to gain.
     """
 
     name: str
@@ -30,3 +33,4 @@ class Method:
     settings: type
     fit: Callable[[Any, Any, Any, Any], SteeringVector]
     trial: Callable[[Any], Any] | None = None
+    many: Callable[[Any, Any, Any, Any], Sequence[SteeringVector | FitDivergedError]] | None = None

@@ -9,16 +9,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from trimtab.data import ContrastPair, PairSet, load_pairs
-from trimtab.errors import InputError
+from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import FitOptions
 from trimtab.fitting.held_out import Split, hold_out
 from trimtab.fitting.order import Array
 from trimtab.fitting.search import Search, calibration_inputs
 from trimtab.fitting.settings import build_settings
 from trimtab.methods.cdas import CDAS
+from trimtab.methods.cdas_loreft import CDAS_LOREFT
 from trimtab.methods.das import DAS
 from trimtab.methods.diffmean import DIFFMEAN
+from trimtab.methods.kldas import KLDAS
 from trimtab.methods.method import Method
+from trimtab.methods.pdas import PDAS
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
 from trimtab.steering import SteeringVector
@@ -32,7 +35,7 @@ def _by_name(methods: Sequence[Method]) -> Mapping[str, Method]:
     return MappingProxyType({method.name: method for method in methods})
 
 
-METHODS: Mapping[str, Method] = _by_name([CDAS, DAS, DIFFMEAN])
+METHODS: Mapping[str, Method] = _by_name([CDAS, DAS, KLDAS, PDAS, CDAS_LOREFT, DIFFMEAN])
 """Every method by name."""
 
 
@@ -51,7 +54,7 @@ AUTO: Mapping[str, Sequence[str]] = MappingProxyType(
 """What `layer` may be besides a number, and the directions that the layer is then to serve."""
 
 
-def check_fit(method: str, layer: int | str, settings: Mapping[str, object]) -> Method:
+def check_fit(method: str, layer: int | Sequence[int] | str, settings: Mapping[str, object]) -> Method:
     """The method of a fit, before anything costly begins.
 
     Raises:
@@ -69,7 +72,7 @@ def fit(
     model: Model,
     pairs: PairSet | Sequence[ContrastPair] | str | Path,
     *,
-    layer: int | str = "auto",
+    layer: int | Sequence[int] | str = "auto",
     calibrate: bool = True,
     calibration_pairs: PairSet | Sequence[ContrastPair] | str | Path | None = None,
     init: Array | None = None,
@@ -88,8 +91,8 @@ def fit(
         method: Name of a method, see `METHODS`.
         model: From `load_model`.
         pairs: From `load_pairs`, or whatever that takes.
-        layer: 0-based block whose output is edited, or `auto`: the one where a fit turns most answers
-            both ways. `auto:elicit` and `auto:suppress` look at one direction alone.
+        layer: 0-based block whose output is edited, several of them (one edit each, trained together), or `auto`: the
+            one where a fit turns most answers both ways. `auto:elicit` and `auto:suppress` look at one direction alone.
         calibrate: Whether to look for the best multiplier; otherwise it is 1, and all pairs are learnt from.
         calibration_pairs: Pairs to calibrate on; then none is held out.
         init: Start vector (hidden,) or (rank, hidden), or the path of a `.npy`.
@@ -113,7 +116,9 @@ def fit(
     elif (calibrate or isinstance(layer, str)) and order is None:
         split = hold_out(data)
 
-    def fitted(train: PairSet, block: int, options: FitOptions, *, short: bool = False) -> SteeringVector:
+    def fitted(
+        train: PairSet, block: int | Sequence[int], options: FitOptions, *, short: bool = False
+    ) -> SteeringVector:
         built = build_settings(chosen.settings, {"layer": block, **settings})
         used = chosen.trial(built) if short and chosen.trial is not None else built
         return chosen.fit(model, train, used, options)
@@ -144,3 +149,70 @@ def fit(
     if trace is not None and made[-1] != block:  # it is to be that of the layer that was found
         fitted(split.train, block, given_options)
     return vector
+
+
+def fit_many(
+    method: str,
+    model: Model,
+    concepts: Mapping[str, PairSet | Sequence[ContrastPair] | str | Path],
+    *,
+    layer: int | Sequence[int],
+    calibrate: bool = True,
+    progress: ProgressCallback | None = None,
+    **settings: object,
+) -> dict[str, SteeringVector | FitDivergedError]:
+    """Learn a vector for each of several concepts, trained in lockstep where the method can.
+
+    Each comes out as it does alone (up to rounding), for less work: a step's small operations are shared by all.
+    Concepts may have any number of pairs. So many are trained together as their frozen parts fit `cache_bytes`.
+
+    Args:
+        method: Name of a method, see `METHODS`.
+        model: From `load_model`.
+        concepts: By name, pairs from `load_pairs` or whatever that takes.
+        layer: 0-based block whose output is edited, or several of them.
+        calibrate: Whether to look for the best multiplier of each, as `fit` does.
+        progress: Called with a `Progress` for every unit of work.
+        settings: Fields of the method's settings dataclass, for all concepts.
+
+    Returns:
+        By name the vectors; in place of one whose loss left the finite numbers, the error, with its last good vector.
+
+    Raises:
+        InputError: Unknown method or setting, a bad value, pairs that cannot be used (which says whose).
+    """
+    if isinstance(layer, str):
+        raise InputError(f"layer {layer!r}: fit_many takes block numbers; fit finds a layer for one concept")
+    chosen = check_fit(method, layer, settings)
+    splits: dict[str, Split] = {}
+    for name, pairs in concepts.items():
+        data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
+        splits[name] = hold_out(data) if calibrate else Split(data, data)
+        if calibrate:
+            calibration_inputs(model, splits[name])
+    built, options = build_settings(chosen.settings, {"layer": layer, **settings}), FitOptions(progress=progress)
+    train = [split.train for split in splits.values()]
+    if chosen.many is None:
+        found = _one_by_one(chosen, model, train, built, options)
+    else:
+        found = chosen.many(model, train, built, options)
+    vectors = dict(zip(splits, found, strict=True))
+    if not calibrate:
+        return vectors
+    return {
+        name: Search(model, splits[name], progress).calibrated(vector) if isinstance(vector, SteeringVector) else vector
+        for name, vector in vectors.items()
+    }
+
+
+def _one_by_one(
+    method: Method, model: Model, concepts: Sequence[PairSet], settings: object, options: FitOptions
+) -> list[SteeringVector | FitDivergedError]:
+    """The vectors of a method that does not train several together."""
+    found: list[SteeringVector | FitDivergedError] = []
+    for pairs in concepts:
+        try:
+            found.append(method.fit(model, pairs, settings, options))
+        except FitDivergedError as error:
+            found.append(error)
+    return found

@@ -21,6 +21,7 @@ class BlockParts:
         mlp: The MLP branch; its output is `mlp_out`.
         mlp_projection: Its last linear map; its input is `mlp_act`.
         norms: The norms at the entrance of the branches, in order of execution; their outputs are `norm_out`.
+        flat_mlp: Whether the MLP sees the tokens of all rows in one line; rows cannot be told apart there.
     """
 
     attention: str = "self_attn"
@@ -28,6 +29,7 @@ class BlockParts:
     mlp: str = "mlp"
     mlp_projection: str = "mlp.down_proj"
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    flat_mlp: bool = False
 
 
 FAMILIES: Mapping[str, BlockParts] = {
@@ -42,7 +44,7 @@ FAMILIES: Mapping[str, BlockParts] = {
     "mistral": BlockParts(),
     "mixtral": BlockParts(),
     "olmo2": BlockParts(norms=()),
-    "opt": BlockParts(attention_projection="self_attn.out_proj", norms=("self_attn_layer_norm",)),
+    "opt": BlockParts("self_attn", "self_attn.out_proj", "fc2", "fc2", ("self_attn_layer_norm",), flat_mlp=True),
     "phi3": BlockParts(),
     "qwen2": BlockParts(),
     "qwen3": BlockParts(),
@@ -50,8 +52,8 @@ FAMILIES: Mapping[str, BlockParts] = {
 }
 """Families whose parts are known, by transformers' `model_type`.
 
-Known is also what a block lacks, and refused: blocks of experts have no one last projection of an MLP, OPT's have no
-MLP module at all (its parts lie in the block and see the tokens of all rows in one line).
+A part that a block lacks is refused: blocks of experts have no one last projection of an MLP. The norm before OPT's MLP
+is left out of its norms because it is as flat as the MLP.
 """
 
 
@@ -76,6 +78,11 @@ def hook_point(block: nn.Module, site: Site, model_type: str) -> HookPoint:
     if site.kind == "resid_post":
         return HookPoint(block, "output")
     parts = FAMILIES.get(model_type, BlockParts())
+    if parts.flat_mlp and site.kind in ("mlp_act", "mlp_out"):
+        raise InputError(
+            f"site {site}: the MLP of a {model_type!r} block sees the tokens of all rows in one line, and rows cannot be "
+            "told apart there; use resid_pre or resid_post"
+        )
     if site.kind == "norm_out":
         path, side = _norm(block, parts, site, model_type), "output"
     else:

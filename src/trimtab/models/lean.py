@@ -153,9 +153,7 @@ class LeanStack:
         found = attention.of(chosen, self._prefix)(q.view(len(keys), chosen.most, -1), keys, values, block)
         return _mlp(block, _onto(block.attention.o_proj, _Pick.apply(found, chosen.kept), _Pick.apply(x, chosen.flat)))  # pyright: ignore
 
-    def _keys(
-        self, place: int, k: Tensor, v: Tensor, block: LeanBlock, attention: _Attention
-    ) -> tuple[Tensor, Tensor]:
+    def _keys(self, place: int, k: Tensor, v: Tensor, block: LeanBlock, attention: _Attention) -> tuple[Tensor, Tensor]:
         """Keys and values (b, g, p + s, e) of padded rows, those of the prefix in front; from (t, g * e)."""
         new = attention.rotated(attention.padded(k), block.head, 1), _by_heads(attention.padded(v), block.head)
         past = self._past[place]
@@ -203,8 +201,8 @@ class _Batch:
         starts = lengths.cumsum(0) - lengths
         padded = starts[:, None] + torch.minimum(columns[None], lengths[:, None] - 1)
         real = (columns[None] < lengths[:, None]).view(-1).nonzero()[:, 0]
-        on = (part.to(device) for part in (real, padded.view(-1), columns[None], starts))
-        return cls(*on, (len(lengths), s))
+        places = padded.view(-1).to(device)
+        return cls(real.to(device), places, columns[None].to(device), starts.to(device), (len(lengths), s))
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +339,7 @@ class _Norm(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, scale = ctx.saved_tensors
         wide, inner = x.float(), (gradient * ctx.weight).float()
         along = torch.linalg.vecdot(inner, wide)[:, None].mul_(scale.pow(3)).div_(-x.shape[-1])
@@ -358,7 +356,7 @@ class _Linears(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         total = gradients[0] @ ctx.weights[0]
         for gradient, weight in zip(gradients[1:], ctx.weights[1:], strict=True):
             total.addmm_(gradient, weight)
@@ -375,7 +373,7 @@ class _Onto(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return gradient @ ctx.weight, None, gradient
 
 
@@ -398,7 +396,7 @@ class _Rotate(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         cos, sin = ctx.saved_tensors
         b, g, n, e = gradient.shape
         spread = gradient.reshape(b, g, n // ctx.groups, ctx.groups, e).transpose(1, 2)
@@ -416,7 +414,7 @@ class _SiluGate(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         g, u = ctx.saved_tensors
         return torch.ops.aten.silu_backward(gradient * u, g), F.silu(g).mul_(gradient)
 
@@ -434,7 +432,7 @@ class _Pad(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (real,) = ctx.saved_tensors
         return gradient.reshape(-1, gradient.shape[-1]).index_select(0, real), None, None
 
@@ -450,6 +448,6 @@ class _Pick(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (index,) = ctx.saved_tensors
         return gradient.new_zeros(ctx.t, gradient.shape[1]).index_add_(0, index, gradient), None

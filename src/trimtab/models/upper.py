@@ -2,9 +2,9 @@
 
 Three things need not be done in a training step: blocks below the site (their output is known), the template prefix
 that all sequences share and nobody edits (its keys and values are known), and, in the last block, everything after the
-attention on tokens that are not scored. Blocks of a common kind are run in another way altogether, with fewer and larger
-operations (`trimtab.models.lean`). Each shortcut is tried once against the plain way, and used only if it gives the
-same.
+attention on tokens that are not scored. Blocks of a common kind are run in another way altogether, with fewer and
+larger operations (`trimtab.models.lean`). Each shortcut is tried once against the plain way, and used only if it gives
+the same.
 
 Letters: b batch, s tokens after the prefix, d hidden, n scored tokens.
 """

@@ -6,7 +6,7 @@ from trimtab.steering.intervention import Intervention, SiteEdit, Steering
 from trimtab.steering.positions import Geometry, Positions
 from trimtab.steering.site import Site
 from trimtab.steering.statistics import Separation, histogram, separation
-from trimtab.steering.transforms import Ablate, Add, Affine, Clamp, NullOut, Transform, probe_directions
+from trimtab.steering.transforms import Ablate, Add, Affine, Clamp, LowRank, NullOut, Transform, probe_directions
 from trimtab.steering.vector import Edit, ModelCard, SteeringVector
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Gate",
     "Geometry",
     "Intervention",
+    "LowRank",
     "ModelCard",
     "NullOut",
     "Positions",

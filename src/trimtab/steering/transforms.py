@@ -298,6 +298,64 @@ class Affine:
         return {"weight": self.weight, "bias": self.bias}
 
 
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """T(h) = h + R^T (W h + b - R h): moves the coordinates R h to an affine function of the state.
+
+    The edit of LoReFT (arXiv 2404.03592).
+
+    Args:
+        rotation: R, (r, d), orthonormal rows.
+        weight: W, (r, d).
+        bias: b, (r,), in the units of the coordinates R h.
+
+    Raises:
+        InputError: Mis-shaped or non-finite tensors, or rows of R that are not orthonormal.
+    """
+
+    kind: ClassVar[str] = "low_rank"
+    rotation: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __post_init__(self) -> None:
+        for name, rank in (("rotation", 2), ("weight", 2), ("bias", 1)):
+            check_shape(f"low-rank {name}", getattr(self, name), rank)
+            object.__setattr__(self, name, own_float32(f"low-rank {name}", getattr(self, name)))
+        if self.weight.shape != self.rotation.shape or self.bias.shape != self.rotation.shape[:1]:
+            raise InputError(
+                f"low-rank rotation {tuple(self.rotation.shape)}, weight {tuple(self.weight.shape)} and bias "
+                f"{tuple(self.bias.shape)} do not go together; need (r, d), (r, d) and (r,)"
+            )
+        gram = self.rotation @ self.rotation.T
+        off = float((gram - torch.eye(len(gram), device=gram.device)).abs().max())
+        if off > 1e-3:
+            raise InputError(f"rows of a low-rank rotation must be orthonormal; their products are off by {off:.2g}")
+
+    @property
+    def width(self) -> int:
+        """Width d of the states it edits."""
+        return self.rotation.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """Number of directions r."""
+        return self.rotation.shape[0]
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """T(h): (..., d) -> (..., d)."""
+        moved = h @ (self.weight - self.rotation).to(h.dtype).T + self.bias.to(h.dtype)
+        return h + moved @ self.rotation.to(h.dtype)
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        return type(self)(self.rotation.to(device), self.weight.to(device), self.bias.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the file format stores, by name."""
+        return {"rotation": self.rotation, "weight": self.weight, "bias": self.bias}
+
+
 def probe_directions(transform: Transform) -> Tensor:
     """The directions (r, d) along which a transform is read as a probe: W as learned, or the unit vector that is added.
 
@@ -306,6 +364,8 @@ def probe_directions(transform: Transform) -> Tensor:
     """
     if isinstance(transform, (Clamp, Ablate)):
         return transform.directions
+    if isinstance(transform, LowRank):
+        return transform.rotation
     if isinstance(transform, (Add, NullOut)):
         return torch.nn.functional.normalize(transform.vector[None], dim=-1)
     raise InputError(
@@ -313,8 +373,8 @@ def probe_directions(transform: Transform) -> Tensor:
     )
 
 
-TRANSFORMS: Mapping[str, type[Add] | type[Clamp] | type[Ablate] | type[NullOut] | type[Affine]] = {
-    transform.kind: transform for transform in (Add, Clamp, Ablate, NullOut, Affine)
+TRANSFORMS: Mapping[str, type[Add] | type[Clamp] | type[Ablate] | type[NullOut] | type[Affine] | type[LowRank]] = {
+    transform.kind: transform for transform in (Add, Clamp, Ablate, NullOut, Affine, LowRank)
 }
 
 
