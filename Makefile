@@ -25,11 +25,10 @@ test: lint types arrows docs
 	$(PYTEST)
 	$(MAKE) --no-print-directory test-oldest
 
-# The same torch, an older transformers in front of the installed one.
-test-oldest: export PYTHONPATH := $(CURDIR)/$(OLDEST)
-test-oldest: export TRIMTAB_TRANSFORMERS = $(shell sed -n 's/^transformers==//p' requirements-oldest.txt)
+# The same torch, an older transformers in front of the installed one; the tests refuse to run with another.
 test-oldest: $(OLDEST)/.installed
-	$(PYTEST) $(OLDEST_TESTS)
+	PYTHONPATH=$(CURDIR)/$(OLDEST) TRIMTAB_TRANSFORMERS=$$(sed -n 's/^transformers==//p' requirements-oldest.txt) \
+		$(PYTEST) $(OLDEST_TESTS)
 
 $(OLDEST)/.installed: $(INSTALLED) requirements-oldest.txt
 	rm -rf $(OLDEST)

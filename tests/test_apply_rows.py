@@ -553,7 +553,8 @@ def test_the_deprecated_name_of_a_cache_is_followed():
         with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
             hf(ids[:, :1], past_key_values=cache)
         whole = torch.cat([ids, ids[:, :4]], dim=1)
-        hf.generate(whole, attention_mask=torch.ones_like(whole), past_key_values=cache, **settings)
+        with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
+            hf.generate(whole, attention_mask=torch.ones_like(whole), past_key_values=cache, **settings)
     assert [found.tolist() for found in edits] == [[[False] * 6] * 2, [[True]] * 2, [[False] * 3] * 2, [[True]] * 2]
 
 

@@ -225,6 +225,14 @@ class TestRefusals:
             found = hf.model.decoder.layers[1].self_attn.out_proj(row[Site(1, "attn_in")])
         torch.testing.assert_close(found, row[Site(1, "attn_out")], rtol=1e-5, atol=1e-5)
 
+    def test_falcon_s_two_norms_at_one_entrance_are_neither_first_nor_second(self):
+        config = copy.deepcopy(model_of("falcon").config)
+        config.new_decoder_architecture, config.num_ln_in_parallel_attn = True, 2
+        hf = AutoModelForCausalLM.from_config(config).eval()
+        assert {"ln_attn", "ln_mlp"} <= dict(hf.transformer.h[1].named_children()).keys()
+        with pytest.raises(InputError, match=r"^site norm_out@1: this 'falcon' block has no 'input_layernorm'; use"):
+            capture(hf, IDS.tolist(), [Site(1, "norm_out")])
+
     def test_reading_where_rows_cannot_be_told_apart(self, monkeypatch):
         """OPT's last linear map sees the tokens of all rows in one line: they would be read as if of one row."""
         monkeypatch.setitem(KNOWN, "opt", replace(KNOWN["opt"], flat_mlp=False))

@@ -14,7 +14,7 @@ import torch
 
 from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting.cache import CachePlan, FrozenCache
+from trimtab.fitting.cache import CachePlan, FrozenCache, FrozenRuns
 from trimtab.fitting.divergence import Objective, TokenLoss, jensen_shannon
 from trimtab.fitting.engine import FitOptions, fit_interchange
 from trimtab.methods import METHODS, find_method, fit
@@ -238,7 +238,7 @@ class TestTheSameNumbersAnotherWay:
 @pytest.fixture
 def forwards(monkeypatch):
     """Padded (rows, tokens) of every forward over whole sequences, and rows of every product with the head."""
-    seen = {"trunk": [], "whole": [], "logits": []}
+    seen = {"trunks": [], "whole": [], "logits": []}
     for name, shapes in seen.items():
         plain = getattr(SplitModel, name)
 
@@ -263,13 +263,13 @@ class TestMemory:
         lopsided = PairSet(self.LOPSIDED)
         wanted, whole = run(model, lopsided, tmp=tmp_path, epochs=1, cache_bytes=cache_bytes)
         before = {name: list(shapes) for name, shapes in forwards.items()}
-        assert max(rows * tokens for rows, tokens in before["trunk"]) > 256
+        assert max(rows * tokens for rows, tokens in before["trunks"]) > 256
         for shapes in forwards.values():
             shapes.clear()
         for module in ("cache", "engine"):
             monkeypatch.setattr(f"trimtab.fitting.{module}.BUILD_TOKENS", 256)
         made, trace = run(model, lopsided, tmp=tmp_path, epochs=1, cache_bytes=cache_bytes, max_tokens=4096)
-        for name in ("trunk", "whole"):
+        for name in ("trunks", "whole"):
             assert all(rows == 1 or rows * tokens <= 256 for rows, tokens in forwards[name]), name
             assert any(rows > 1 for rows, _ in forwards[name]), name
         assert np.abs(trace["jsd"] - whole["jsd"]).max() < 1e-6
@@ -291,15 +291,50 @@ class TestMemory:
 
     def test_a_source_state_does_not_keep_the_forward_it_came_from(self, model, pairs, monkeypatch):
         kept = []
-        build = FrozenCache._build
+        built = FrozenCache._built
 
-        def watched(self, progress, judged):
-            build(self, progress, judged)
-            kept.extend(state.untyped_storage().nbytes() for state in self._sources.values())
+        def watched(self, *given):
+            frozen = built(self, *given)
+            kept.extend(state.untyped_storage().nbytes() for state in frozen.sources.values())
+            return frozen
 
-        monkeypatch.setattr(FrozenCache, "_build", watched)
+        monkeypatch.setattr(FrozenCache, "_built", watched)
         run(model, pairs, epochs=1)
         assert set(kept) == {4 * WIDTH}
+
+
+class TestSharedRuns:
+    """Fits of the same pairs at different layers run what is frozen once."""
+
+    @pytest.mark.parametrize("cache_bytes", [2**31, 60_000])
+    def test_they_are_what_they_are_alone(self, model, pairs, forwards, cache_bytes):
+        runs, settings = FrozenRuns(range(3), 2**31), CDASSettings(layer=0, epochs=1, cache_bytes=cache_bytes)
+        objective, made = Objective(jensen_shannon, "teacher"), {}
+        for layer in (1, 0, 2, (0, 2)):
+            forwards["whole"].clear()
+            for shared in (None, runs):
+                options = FitOptions(runs=shared)
+                made[shared] = fit_interchange(model, pairs, replace(settings, layer=layer), objective, options)
+            alone, together = made[None], made[runs]
+            assert torch.equal(together.directions, alone.directions)
+            assert together.factors[0].positive.mean == alone.factors[0].positive.mean
+            sequences = sum(rows for rows, _ in forwards["whole"])
+            assert sequences == 2 * len(PAIRS) * (2 if layer == 1 else 1), "only the first of them runs them again"
+
+    def test_nothing_is_shared_beyond_the_budget_or_at_other_layers(self, model, pairs, forwards):
+        settings = CDASSettings(layer=1, epochs=1)
+        objective = Objective(jensen_shannon, "teacher")
+        for runs in (FrozenRuns(range(3), 1000), FrozenRuns((0, 2), 2**31)):
+            forwards["whole"].clear()
+            for _ in range(2):
+                fit_interchange(model, pairs, settings, objective, FitOptions(runs=runs))
+            assert sum(rows for rows, _ in forwards["whole"]) == 2 * 2 * len(PAIRS)
+
+    def test_a_search_runs_them_once_for_short_and_once_for_whole_fits(self, model, forwards):
+        many = PairSet([replace(pair, positive_input=f"{pair.positive_input} {k}") for k in range(3) for pair in PAIRS])
+        fit("cdas", model, many, layer="auto", epochs=1, calibrate=False)
+        sequences = sum(rows for rows, _ in forwards["whole"])
+        assert sequences <= 2 * (2 * len(many)) + 2 * len(many)
 
 
 class TestHalfPrecision:

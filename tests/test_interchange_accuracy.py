@@ -361,7 +361,7 @@ class TestRefusals:
 
     def test_a_steered_model(self, llama, vector):
         with tt.steer(llama.hf, vector):
-            self.refuse(llama, vector, PAIRS, match="is being steered")
+            self.refuse(llama, vector, PAIRS, match=r"leave steer\(\) before measuring")
 
     def test_pairs_beyond_the_context_unless_they_are_cut(self, vector):
         short = Model(*tiny_model("llama", context_length=32))

@@ -14,7 +14,6 @@ from packaging.version import Version
 import trimtab
 from trimtab._version import __version__
 
-
 ROOT = Path(__file__).resolve().parents[1]
 
 

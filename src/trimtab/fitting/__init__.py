@@ -1,11 +1,13 @@
 """Objectives, the frozen cache, the trainer and the engine that ties them together."""
 
+from trimtab.fitting.cache import FrozenRuns
 from trimtab.fitting.engine import FitOptions, TrainedFit, fit_interchange, fit_interchanges
 from trimtab.fitting.settings import TrainSettings, trial_settings
 from trimtab.fitting.vectors import clamp_vector, clamp_vectors, fitted_vector
 
 __all__ = [
     "FitOptions",
+    "FrozenRuns",
     "TrainSettings",
     "TrainedFit",
     "clamp_vector",

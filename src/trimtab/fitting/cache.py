@@ -76,6 +76,48 @@ class CachePlan:
         return next((plan for plan in options if plan.bytes <= budget), cls(False, "none", 0))
 
 
+@dataclass(frozen=True, eq=False)
+class _Frozen:
+    """What plain forwards gave. By number of an item.
+
+    Attributes:
+        base: By block, states (s, d) at its output.
+        teacher: Log-probabilities (n, v) or final states (n, d).
+        sources: (m, d) float32, at all blocks of the runs.
+        likelihoods: () float32.
+    """
+
+    base: dict[int, dict[int, Tensor]]
+    teacher: dict[int, Tensor]
+    sources: dict[int, Tensor]
+    likelihoods: dict[int, Tensor]
+
+
+class FrozenRuns:
+    """Plain forwards that fits of the same items at different layers share: made by the first, once for all layers.
+
+    Args:
+        layers: The blocks of the fits to come.
+        budget: Bytes that may be kept of one set of items; where it takes more, nothing is shared.
+    """
+
+    def __init__(self, layers: Sequence[int], budget: int) -> None:
+        self.layers, self.budget = tuple(layers), budget
+        self._kept: dict[tuple[tuple[Item, ...], str], _Frozen] = {}
+
+    def serves(self, layers: Sequence[int], plan: CachePlan, base_bytes: int) -> bool:
+        """Whether a fit at these layers shares; `base_bytes` is what base states take at one of them."""
+        more = (len(self.layers) - 1) * base_bytes
+        return {*layers} <= {*self.layers} and plan.base and plan.bytes + more <= self.budget
+
+    def of(self, items: Sequence[Item], plan: CachePlan, made: Callable[[], _Frozen]) -> _Frozen:
+        """What is kept of these items, made now if nothing is."""
+        key = (tuple(items), plan.teacher)
+        if key not in self._kept:
+            self._kept[key] = made()
+        return self._kept[key]
+
+
 class FrozenCache:
     """Serves the frozen parts of items, from memory or computed again.
 
@@ -87,10 +129,11 @@ class FrozenCache:
         device: Where the model takes ids.
         progress: Told of every batch of the build.
         judged: Also read log p of every item's response behind its `source` or its `base` prompt.
+        runs: What fits at other layers share with this one.
 
     Attributes:
         sources: (items, m, d) float32, the source's state at each site.
-        likelihoods: (items,) float32, if `judged`.
+        likelihoods: (items,) float32, with `judged` only.
     """
 
     def __init__(
@@ -103,21 +146,28 @@ class FrozenCache:
         progress: ProgressCallback | None = None,
         *,
         judged: str | None = None,
+        runs: FrozenRuns | None = None,
     ) -> None:
         self._model, self._layers, self._items, self._device = model, tuple(layers), items, device
-        self.plan = plan
-        self._base: dict[int, Tensor] = {}
-        self._teacher: dict[int, Tensor] = {}
-        self._sources: dict[int, Tensor] = {}
-        self.likelihoods = torch.zeros(len(items))
-        self._build(progress, judged)
-        self.likelihoods = self.likelihoods.to(device)
-        self.sources = torch.stack([self._sources[index] for index in range(len(items))])
+        self.plan, numbers = plan, range(len(items))
+        width = model.layout.hidden_size * model.dtype.itemsize
+        if runs is not None and judged is None and runs.serves(layers, plan, width * sum(len(i.base) for i in items)):
+            recorded = runs.layers
+            frozen = runs.of(items, plan, lambda: self._built(recorded, progress, judged))
+        else:
+            recorded = self._layers
+            frozen = self._built(recorded, progress, judged)
+        self._base, self._teacher = frozen.base.get(self._layers[0], {}), frozen.teacher
+        places = [recorded.index(layer) for layer in self._layers]
+        self.sources = torch.stack([frozen.sources[index][places] for index in numbers])
+        if judged is not None:
+            self.likelihoods = torch.stack([frozen.likelihoods[index] for index in numbers])
 
     def base(self, indices: Sequence[int]) -> list[Tensor]:
         """States (s, d) at the site of each item's base sequence, without intervention."""
         missing = [index for index in indices if index not in self._base]
-        fresh = dict(zip(missing, self._run_trunk(missing), strict=True)) if missing else {}
+        run = self._run_trunk(missing, self._layers[:1]) if missing else []
+        fresh = {index: states for index, (states,) in zip(missing, run, strict=True)}
         return [fresh[index] if index in fresh else self._base[index] for index in indices]
 
     def teacher(self, indices: Sequence[int]) -> Callable[[int, int], Tensor]:
@@ -152,35 +202,41 @@ class FrozenCache:
             torch.log_softmax(self._model.logits(states).float(), dim=-1, out=part)
         return found
 
-    def _build(self, progress: ProgressCallback | None, judged: str | None) -> None:
+    def _built(self, layers: Sequence[int], progress: ProgressCallback | None, judged: str | None) -> _Frozen:
+        """What the plan keeps, of all blocks `layers`."""
         started, total, done = time.monotonic(), len(self._items), 0
+        frozen = _Frozen({layer: {} for layer in layers if self.plan.base}, {}, {}, {})
         for group in buckets([len(item.source) for item in self._items], BUILD_TOKENS):
-            for index, (source, finals) in zip(group, self._run_whole(group), strict=True):
-                self._sources[index] = source
+            for index, (source, finals) in zip(group, self._run_whole(group, layers), strict=True):
+                frozen.sources[index] = source
                 if self.plan.teacher == "log_probs":
-                    self._teacher[index] = self._log_probs(finals)
+                    frozen.teacher[index] = self._log_probs(finals)
                 elif self.plan.teacher == "states":
-                    self._teacher[index] = finals
+                    frozen.teacher[index] = finals
                 if judged == "source":
-                    self.likelihoods[index] = self._likelihood(index, finals)
+                    frozen.likelihoods[index] = self._likelihood(index, finals)
             if judged == "base":
                 for index, finals in zip(group, self._run_bases(group), strict=True):
-                    self.likelihoods[index] = self._likelihood(index, finals)
+                    frozen.likelihoods[index] = self._likelihood(index, finals)
             if self.plan.base:
-                self._base |= dict(zip(group, self._run_trunk(group), strict=True))
+                for index, states in zip(group, self._run_trunk(group, layers), strict=True):
+                    for layer, of_layer in zip(layers, states, strict=True):
+                        frozen.base[layer][index] = of_layer
             done += len(group)
             if progress is not None:
                 progress(Progress("cache", done, total, time.monotonic() - started))
+        return frozen
 
-    def _run_whole(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    def _run_whole(self, indices: Sequence[int], layers: Sequence[int] = ()) -> list[tuple[Tensor, Tensor]]:
         """Source states (m, d) float32 and teacher's final states (n, d) a item, from plain forwards of the sources."""
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in self._groups(indices, [len(self._items[index].source) for index in indices]):
             items = [self._items[index] for index in group]
             ids, _ = pad_right([item.source for item in items], self._device)
-            states, finals = self._model.whole(ids, self._layers)
+            states, finals = self._model.whole(ids, layers)
             for row, (index, item) in enumerate(zip(group, items, strict=True)):
-                source = torch.stack([of_site[row, item.source_position].float() for of_site in states])
+                at = [of_site[row, item.source_position].float() for of_site in states]
+                source = torch.stack(at) if at else torch.empty(0)
                 found[index] = source, finals[row, item.source_scored].clone()  # a view would keep all states
         return [found[index] for index in indices]
 
@@ -199,14 +255,14 @@ class FrozenCache:
         labels = torch.tensor(self._items[index].response, device=finals.device)
         return self._log_probs(finals).gather(1, labels[:, None]).sum()
 
-    def _run_trunk(self, indices: Sequence[int]) -> list[Tensor]:
-        """States (s, d) at the site a item, from forwards of the base sequences."""
-        found: dict[int, Tensor] = {}
+    def _run_trunk(self, indices: Sequence[int], layers: Sequence[int]) -> list[list[Tensor]]:
+        """States (s, d) at the output of each block of `layers` a item, from forwards of the base sequences."""
+        found: dict[int, list[Tensor]] = {}
         for group in self._groups(indices, [len(self._items[index].base) for index in indices]):
             ids, _ = pad_right([self._items[index].base for index in group], self._device)
-            states = self._model.trunk(ids, self._layers[0])
+            states = self._model.trunks(ids, layers)
             for row, index in enumerate(group):
-                found[index] = states[row, : len(self._items[index].base)].clone()
+                found[index] = [of_layer[row, : len(self._items[index].base)].clone() for of_layer in states]
         return [found[index] for index in indices]
 
     def _groups(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

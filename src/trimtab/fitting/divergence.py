@@ -16,8 +16,8 @@ LEAST = -86.0
 CACHE_ELEMENTS = 2**18
 """Numbers of one tensor that are worked on at a time on a CPU: 1 MiB, so that a few such tensors stay in its cache."""
 FLOOR = -200.0
-"""Least log-probability of a teacher that a student is held against: a token that it rules out must not make a loss
-infinite."""
+"""Least log-probability in a Kullback-Leibler divergence of the side that must not rule out what the other may say: a
+token with -inf must not make a loss infinite."""
 
 
 class TokenLoss(NamedTuple):
@@ -105,10 +105,10 @@ def forward_kl(logits: Tensor, teacher: Tensor) -> TokenLoss:
     """KL(q || p) of each token, q the teacher's distribution and p the student's: covers all that the teacher may say.
 
     Gradient p - q. This is the usual name; the published code of CDAS calls it reverse. Arguments as in
-    `jensen_shannon`.
+    `jensen_shannon`; in the value, the logarithm of a token that the student rules out counts as `FLOOR`.
     """
     log_p, q = logits.float().log_softmax(dim=-1), teacher.exp()
-    value = (teacher - log_p).clamp_min_(LEAST).mul_(q).sum(dim=-1)
+    value = (teacher - log_p.clamp_min(FLOOR)).clamp_min_(LEAST).mul_(q).sum(dim=-1)
     return TokenLoss(value, log_p.exp_().sub_(q))
 
 

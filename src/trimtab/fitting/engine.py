@@ -16,7 +16,7 @@ from torch import Tensor
 from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.buckets import buckets
-from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache
+from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache, FrozenRuns
 from trimtab.fitting.divergence import Objective
 from trimtab.fitting.edits import INTERCHANGE, EditKind
 from trimtab.fitting.items import Item, interchange_items
@@ -46,12 +46,14 @@ class FitOptions:
         trace: Where to write the run as `.npz`: `vecs` (steps + 1, hidden), `jsd` a minibatch and `n_tok` a minibatch.
             An existing file is replaced. Of a run that diverges, the steps before, if there are any.
         progress: Told of every batch of the cache and every step.
+        runs: Frozen parts that this fit shares with others of the same pairs at other layers.
     """
 
     init: Array | None = None
     order: Array | None = None
     trace: str | Path | None = None
     progress: ProgressCallback | None = None
+    runs: FrozenRuns | None = None
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,9 @@ def _trained(
     plan = _plan(model, split, items, settings, objective)
     logger.info("cache: %s", plan)
     judged = None if objective.preference is None else objective.judged
-    cache = FrozenCache(split, settings.layers, items, plan, model.device, options.progress, judged=judged)
+    cache = FrozenCache(
+        split, settings.layers, items, plan, model.device, options.progress, judged=judged, runs=options.runs
+    )
     cached = time.monotonic()
     if not torch.isfinite(cache.sources).all():
         raise FitDivergedError(

@@ -211,7 +211,7 @@ class Search:
         contest, record = self._best_layers(short, whole)
         order = list(contest) or [self._middle]
         tried = {order[0]: self._calibrated(whole(self._split.train, order[0]))}
-        if tried[order[0]].effect < HIGH and not made.keys() >= {*self._candidates} and contest:
+        if tried[order[0]].effect < HIGH and not made.keys() >= {*self.candidates} and contest:
             logger.info("layer %d turns %.0f %% of the answers; whole fits are made at all",
                         order[0], 100 * tried[order[0]].effect)  # fmt: skip
             contest, again = self._competition(whole, self._split.train, whole)
@@ -240,7 +240,7 @@ class Search:
         return -(-self._last // CANDIDATES)
 
     @property
-    def _candidates(self) -> range:
+    def candidates(self) -> range:
         """The layers that are tried at first."""
         return range(self._step // 2, self._last, self._step)
 
@@ -252,7 +252,7 @@ class Search:
         """
         (n, grid), (more, finer) = ROUNDS
         stage = "whole fits" if trial is whole else "trial fits"
-        vectors = self._fits(trial, pairs, self._candidates, stage=stage)
+        vectors = self._fits(trial, pairs, self.candidates, stage=stage)
         contest = self._tried(vectors, grid, n)
         if self._step > 1:
             best, half = self._ordered(contest, n)[0], self._step // 2

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from trimtab.data import ContrastPair, PairSet, load_pairs
 from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting import FitOptions
+from trimtab.fitting import FitOptions, FrozenRuns
 from trimtab.fitting.held_out import Split, hold_out
 from trimtab.fitting.order import Array
 from trimtab.fitting.search import Search, calibration_inputs
@@ -47,6 +47,9 @@ def find_method(name: str) -> Method:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise InputError(f"unknown method {name!r}{hint} (known: {', '.join(METHODS)})")
 
+
+SHARED_BYTES = 2 * 1024**3
+"""Most that the fits of one search keep of the forwards that they share."""
 
 AUTO: Mapping[str, Sequence[str]] = MappingProxyType(
     {"auto": DIRECTIONS, **{f"auto:{direction}": (direction,) for direction in DIRECTIONS}}
@@ -123,15 +126,18 @@ def fit(
         used = chosen.trial(built) if short and chosen.trial is not None else built
         return chosen.fit(model, train, used, options)
 
+    runs: list[FrozenRuns] = []  # shared by the fits of a search
+
     def short_fit(train: PairSet, block: int) -> SteeringVector:
-        return fitted(train, block, FitOptions(), short=True)
+        return fitted(train, block, FitOptions(runs=runs[0] if runs else None), short=True)
 
     given_options = FitOptions(init, order, trace, progress)
     made: list[int] = []
 
     def whole_fit(train: PairSet, block: int) -> SteeringVector:
         made.append(block)
-        return fitted(train, block, given_options)
+        options = dataclasses.replace(given_options, runs=runs[0] if runs else None)
+        return fitted(train, block, options)
 
     if not isinstance(layer, str):
         if not calibrate:
@@ -140,6 +146,7 @@ def fit(
         vector = fitted(split.train, layer, given_options)
         return Search(model, split, progress).calibrated(vector)
     search, short = Search(model, split, progress, AUTO[layer]), None if chosen.trial is None else short_fit
+    runs.append(FrozenRuns(search.candidates, SHARED_BYTES))
     if not calibrate:
         block, layers = search.layer(short, whole_fit)
         vector = fitted(data, block, given_options)

@@ -67,12 +67,18 @@ class SplitModel:
         """Number of logits v a token."""
         return self._layout.head.get_parameter("weight").shape[0]
 
-    @torch.no_grad()
     def trunk(self, ids: Tensor, layer: int) -> Tensor:
         """Output (b, s, d) of block `layer` for right-padded ids (b, s); no block above it runs."""
-        with self._skipping(range(layer + 1, self._layout.n_blocks)), self._recording(layer) as states:
+        return self.trunks(ids, [layer])[0]
+
+    @torch.no_grad()
+    def trunks(self, ids: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Outputs (b, s, d) of the blocks `layers` for right-padded ids (b, s); no block above the highest runs."""
+        with ExitStack() as opened:
+            opened.enter_context(self._skipping(range(max(layers) + 1, self._layout.n_blocks)))
+            states = [opened.enter_context(self._recording(layer)) for layer in layers]
             self._run(ids)
-        return states[0]
+        return [of_layer[0] for of_layer in states]
 
     @torch.no_grad()
     def whole(self, ids: Tensor, layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
