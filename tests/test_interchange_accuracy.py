@@ -3,6 +3,7 @@
 Letters: s tokens of a row, d hidden, r rank, n tokens of a response.
 """
 
+import functools
 import json
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -175,9 +176,15 @@ def family(request):
     return request.param
 
 
+@functools.cache
+def narrow(family):
+    """A model so narrow that one coordinate is an eighth of its state: an interchange then shows in what it chooses."""
+    return Model(*tiny_model(family, hidden_size=8))
+
+
 @pytest.fixture
 def model(family):
-    return Model(*tiny(family))
+    return narrow(family)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +295,7 @@ def test_between_equal_prompts_a_clamp_at_the_source_token_does_nothing(model, f
 
 
 def test_who_exchanges_the_whole_last_state_predicts_what_the_source_does(model):
-    whole = torch.linalg.qr(normal(WIDTH, WIDTH)).Q
+    whole = torch.linalg.qr(normal(model.hidden_size, model.hidden_size)).Q
     for positions in ("last", "all"):
         vector = SteeringVector("by hand", model.card(), (clamp(whole, DEPTH - 1, positions),))
         for found in interchange_accuracy(model, vector, PAIRS).values():

@@ -80,8 +80,8 @@ def hook_point(block: nn.Module, site: Site, model_type: str) -> HookPoint:
     parts = FAMILIES.get(model_type, BlockParts())
     if parts.flat_mlp and site.kind in ("mlp_act", "mlp_out"):
         raise InputError(
-            f"site {site}: the MLP of a {model_type!r} block sees the tokens of all rows in one line, and rows cannot be "
-            "told apart there; use resid_pre or resid_post"
+            f"site {site}: the MLP of a {model_type!r} block sees the tokens of all rows in one line, and rows cannot "
+            "be told apart there; use resid_pre or resid_post"
         )
     if site.kind == "norm_out":
         path, side = _norm(block, parts, site, model_type), "output"
