@@ -47,7 +47,9 @@ def measure(model: Any, concepts: Mapping[str, Any], batch: int, layer: int, rep
     pairs = list(zip(runs["single"][1:], runs["many"][1:], strict=True))  # the first of each warms up
     rows = [[vectors[name].edits[0].intervention.transform.directions[0] for name in concepts] for vectors in
             (last["single"], last["many"])]  # fmt: skip
-    cosines = [float(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0)) for a, b in zip(*rows)]
+    cosines = [
+        float(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0)) for a, b in zip(*rows, strict=True)
+    ]
     return {
         "benchmark": "many",
         "concepts": len(concepts),

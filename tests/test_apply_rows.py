@@ -401,7 +401,7 @@ class TestConversations:
         "full",
         [
             pytest.param(True, id="all ids"),
-            pytest.param(False, id="new ids only", marks=before("5.4", "generate() wants the ids on the cache too")),
+            pytest.param(False, id="new ids only", marks=before("5.3", "generate() wants the ids on the cache too")),
         ],
     )
     def test_second_turn(self, full):
@@ -592,7 +592,9 @@ class TestACacheThatCannotBeFound:
         plain = hf.generate(ids, attention_mask=mask, **settings, **RUNS[how])
         assert torch.equal(plain, model_of("llama").generate(ids, attention_mask=mask, **settings))
         with (
-            pytest.raises(InputError, match=r"^Remembering goes on with a cache .*memory.*use_cache=False") as error,
+            pytest.raises(
+                InputError, match=r"^Remembering goes on with a cache .*memory.*: generate with use_cache=False"
+            ) as error,
             steer(hf, push()),
         ):
             hf.generate(ids, attention_mask=mask, **settings, **RUNS[how])
@@ -604,6 +606,14 @@ class TestACacheThatCannotBeFound:
         with steer(hf, push(positions=RULES[rule], prefix=PREFIX)), seeing_edits(hf, "llama") as edits:
             forced(hf, ids, mask, use_cache=False)
         check_forwards(edits, expected(RULES[rule], "left", n_new=N_NEW - 1), cached=False)
+
+    @pytest.mark.parametrize("cached", [True, False])
+    def test_nor_can_a_text_that_generate_has_read_besides_be_told_from_one(self, cached):
+        """Guidance without a negative prompt runs the model on the last token of the prompt, and goes on from there."""
+        plain, ids = model_of("llama"), ids_of(2, 6)
+        settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        with steer(plain, push()), pytest.raises(InputError, match=r"goes on with .* leave out guidance_scale"):
+            plain.generate(ids, use_cache=cached, guidance_scale=1.5, **settings)
 
     @pytest.mark.parametrize("ids", [ids_of(2, 1), None], ids=["given", "made by generate"])
     def test_prompts_of_one_token(self, hf, ids):

@@ -222,7 +222,8 @@ class TestAgainstTheLoop:
         edits = [
             clamp(between_classes(model.hf, model.tokenizer, family, layer, rank), layer, positions) for layer in (0, 2)
         ]
-        self.compare(model, family, SteeringVector("by hand", model.card(), tuple(edits)))
+        both = {"elicit": (0, 1), "suppress": (1, 0)}
+        self.compare(model, family, SteeringVector("by hand", model.card(), tuple(edits), both))
 
     def test_sites_and_strengths_of_their_own_for_each_direction(self, model, family):
         edits = [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from trimtab.data import ContrastPair, PairSet, load_pairs
+from trimtab.data import ContrastPair, PairSet, load_pairs, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import FitOptions, FrozenRuns
 from trimtab.fitting.held_out import Split, hold_out
@@ -191,13 +193,13 @@ def fit_many(
     if isinstance(layer, str):
         raise InputError(f"layer {layer!r}: fit_many takes block numbers; fit finds a layer for one concept")
     chosen = check_fit(method, layer, settings)
+    built, options = build_settings(chosen.settings, {"layer": layer, **settings}), FitOptions(progress=progress)
     splits: dict[str, Split] = {}
     for name, pairs in concepts.items():
-        data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
-        splits[name] = hold_out(data) if calibrate else Split(data, data)
-        if calibrate:
-            calibration_inputs(model, splits[name])
-    built, options = build_settings(chosen.settings, {"layer": layer, **settings}), FitOptions(progress=progress)
+        try:
+            splits[name] = _checked_split(model, pairs, built, calibrate=calibrate)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
     train = [split.train for split in splits.values()]
     if chosen.many is None:
         found = _one_by_one(chosen, model, train, built, options)
@@ -210,6 +212,26 @@ def fit_many(
         name: Search(model, splits[name], progress).calibrated(vector) if isinstance(vector, SteeringVector) else vector
         for name, vector in vectors.items()
     }
+
+
+def _checked_split(
+    model: Model, pairs: PairSet | Sequence[ContrastPair] | str | Path, settings: Any, *, calibrate: bool
+) -> Split:
+    """The pairs of one concept of several, refused before the work for all if they cannot be used."""
+    data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
+    if not data:
+        raise InputError("no pairs to learn from; give at least one")
+    split = hold_out(data) if calibrate else Split(data, data)
+    if calibrate:
+        calibration_inputs(model, split)
+    tokenise_pairs(
+        model.chat,
+        split.train,
+        context_length=model.context_length or sys.maxsize,
+        max_response_tokens=settings.max_response_tokens,
+        truncate=settings.truncate,
+    )
+    return split
 
 
 def _one_by_one(

@@ -176,7 +176,8 @@ class RowTracker:
         if running is not None and cache is None and running.is_continued_by(s):
             raise InputError(
                 f"{type(module).__name__} goes on with a cache that trimtab cannot find among its arguments "
-                f"({', '.join(sorted(given))}); generate with use_cache=False, and report the model's family"
+                f"({', '.join(sorted(given))}): generate with use_cache=False, and report the model's family; or "
+                "generate() has it read a text of its own: leave out guidance_scale"
             )
         if running is not None:
             running.begun = True
