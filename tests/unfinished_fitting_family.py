@@ -320,8 +320,9 @@ def fitted(name, model, tmp_path, *, pairs=PAIRS, init=None, **given):
 
 def assert_same_run(trace, wanted, *, within=2e-5):
     assert trace["n_tok"].tolist() == wanted["n_tok"]
-    losses = wanted["losses"].numpy()
-    assert (np.abs(trace["jsd"] - losses) < np.where(losses < 5, 1e-6, 2e-6 * losses)).all()  # answers: up to 400 nats
+    losses = wanted["losses"].numpy()  # of tokens below 5, of answers up to 400, which float32 holds to 3e-5
+    allowed = 1e-6 if losses.max() < 5 else 1e-6 + 2e-6 * losses
+    assert (np.abs(trace["jsd"] - losses) < allowed).all()
     assert np.abs(trace["vecs"] - wanted["vecs"].numpy()).max() < within
     assert np.abs(trace["vecs"][-1] - trace["vecs"][0]).max() > 0.02
 
@@ -720,16 +721,15 @@ class TestFitMany:
             assert vector.provenance["data"]["hash"] == split.train.content_hash
 
     @pytest.mark.slow
-    def test_multipliers_are_those_of_the_concept_alone(self):
+    def test_the_vector_of_one_concept_is_that_of_a_fit_multipliers_included(self):
         hf, tokenizer = tiny_model("llama", hidden_size=WIDTH, n_blocks=4, seed=3, context_length=64)
         model = Model(hf, tokenizer, name="short")
-        two = {name: CONCEPTS[name][:2] for name in ("shouting", "refusal")}
-        found = tt.fit_many("cdas", model, two, layer=1, epochs=1)
-        for concept, vector in found.items():
-            assert vector.multipliers
-            assert "calibration" in vector.provenance
-            alone = tt.fit("cdas", model, PairSet(two[concept]), layer=1, epochs=1)
-            assert dict(vector.multipliers) == pytest.approx(dict(alone.multipliers), rel=1e-3)
+        pairs = CONCEPTS["shouting"][:2]
+        vector = tt.fit_many("cdas", model, {"shouting": pairs}, layer=1, epochs=1)["shouting"]
+        alone = tt.fit("cdas", model, PairSet(pairs), layer=1, epochs=1)
+        assert vector.multipliers
+        assert "calibration" in vector.provenance
+        assert vector.content_hash == alone.content_hash
 
     @pytest.mark.parametrize(
         ("given", "said"),
