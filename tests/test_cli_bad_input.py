@@ -130,7 +130,7 @@ class TestLayer:
         assert f"layer {layer}" in said or f"layer is {layer}" in said
         assert layer < 0 or "0 to 3" in said
 
-    @pytest.mark.parametrize("layer", ["1,2", "one", "1.5", ""])
+    @pytest.mark.parametrize("layer", ["1,one", "1,", "one", "1.5", ""])
     def test_not_one_block_number(self, refuse_fit, layer):
         assert "--layer" in refuse_fit(layer=layer)
 

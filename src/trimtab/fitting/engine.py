@@ -43,8 +43,8 @@ class FitOptions:
         init: Start vector (hidden,) or (rank, hidden), of several layers (layers, rank, hidden), or the path of a
             `.npy`.
         order: Example indices (epochs, pairs), or the path of a `.npy`.
-        trace: Where to write the run as `.npz`: `vecs` (steps + 1, hidden), `jsd` a minibatch and `n_tok` a minibatch.
-            An existing file is replaced. Of a run that diverges, the steps before, if there are any.
+        trace: Where to write the run as `.npz`: `vecs` (steps + 1, hidden), of several layers or a rank above 1 (steps
+            + 1, layers, rank, hidden) without what is 1, `jsd` a minibatch and `n_tok` a minibatch. An existing file is replaced. Of a run that diverges, the steps before, if there are any.
         progress: Told of every batch of the cache and every step.
         runs: Frozen parts that this fit shares with others of the same pairs at other layers.
     """
@@ -115,6 +115,8 @@ def fit_interchange(
     if options.trace is not None:
         check_trace(Path(options.trace))
     (fit,) = fit_interchanges(model, [pairs], settings, objective, options, kind)
+    if isinstance(fit, FitDivergedError):
+        raise fit
     if options.trace is not None and len(fit.trace.losses):
         write_trace(Path(options.trace), fit.trace)
     return fit
@@ -127,8 +129,10 @@ def fit_interchanges(
     objective: Objective,
     options: FitOptions,
     kind: EditKind = INTERCHANGE,
-) -> list[TrainedFit]:
+) -> list[TrainedFit | FitDivergedError]:
     """Train one edit a concept, all in lockstep; each comes out as it does alone.
+
+    In place of one whose source states are not finite there is the error; the others are trained.
 
     Args:
         model: The model, not steered.
@@ -142,7 +146,6 @@ def fit_interchanges(
         InputError: A layer the model does not have, a rank above its width, no pairs or such that do not fit the
             context, a start vector or order of the wrong shape, positions that pick no token, or a template without an
             assistant header and no source tokens.
-        FitDivergedError: The states at the layer are not finite.
     """
     _check(model, concepts, settings)
     start = start_sites(options.init, len(settings.layers), settings.rank, model.hidden_size, settings.seed)
@@ -152,7 +155,7 @@ def fit_interchanges(
         for pairs in concepts
     ]  # fmt: skip
     split = SplitModel(model.hf, model.layout)
-    found: list[TrainedFit] = []
+    found: list[TrainedFit | FitDivergedError] = []
     with frozen(model.hf), torch.inference_mode(False), torch.enable_grad():
         for together in _in_turns(tasks, lambda items: _plan(model, split, items, settings, objective)):
             found += _trained(model, split, together, start, settings, objective, options, kind)
@@ -204,8 +207,8 @@ def _trained(
     objective: Objective,
     options: FitOptions,
     kind: EditKind,
-) -> list[TrainedFit]:
-    """Fits that are trained together."""
+) -> list[TrainedFit | FitDivergedError]:
+    """Fits that are trained together, and errors of those whose source states are not finite."""
     began = time.monotonic()
     items = [item for task in tasks for item in task.items]
     plan = _plan(model, split, items, settings, objective)
@@ -215,12 +218,17 @@ def _trained(
         split, settings.layers, items, plan, model.device, options.progress, judged=judged, runs=options.runs
     )
     cached = time.monotonic()
-    if not torch.isfinite(cache.sources).all():
-        raise FitDivergedError(
+    sizes = [len(task.items) for task in tasks]
+    good = [bool(torch.isfinite(states).all()) for states in cache.sources.split(sizes)]
+    if not all(good):  # so rare that the cache is built again for the others, which then are as they would be alone
+        error = FitDivergedError(
             f"the states at layer {settings.layer} are not finite before the first step; look for NaN in the "
             f"weights of {model.name}, or load it in another dtype",
             0,
         )
+        kept = [task for task, is_good in zip(tasks, good, strict=True) if is_good]
+        fits = iter(_trained(model, split, kept, start, settings, objective, options, kind) if kept else [])
+        return [next(fits) if is_good else error for is_good in good]
     trainer = EditTrainer(split, cache, items, kind, objective, settings)
     sources, first, jobs, classes = cache.sources.cpu(), 0, [], []
     for task in tasks:

@@ -43,8 +43,7 @@ def write_trace(path: Path, trace: Trace) -> None:
 
     A failure is a warning: the fit is done by now, and worth more than its trace.
     """
-    vectors = trace.vectors[:, 0] if trace.vectors.shape[1] == 1 else trace.vectors  # of one site, of one direction
-    vectors = vectors[:, 0] if vectors.dim() == 3 and vectors.shape[1] == 1 else vectors
+    vectors = trace.vectors.squeeze((1, 2))  # (steps + 1, m, r, d), without m or r where it is 1
     staging = path.with_name(f".trimtab-{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

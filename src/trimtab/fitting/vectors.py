@@ -48,11 +48,13 @@ def clamp_vectors(
 
     Raises:
         InputError: See `trimtab.fitting.fit_interchanges`.
-        FitDivergedError: The states at the layer are not finite.
     """
     fits = fit_interchanges(model, concepts, settings, objective, options)
     found: list[SteeringVector | FitDivergedError] = []
     for pairs, fit in zip(concepts, fits, strict=True):
+        if isinstance(fit, FitDivergedError):
+            found.append(fit)
+            continue
         try:
             found.append(clamp_vector(method, model, pairs, settings, fit))
         except FitDivergedError as error:
