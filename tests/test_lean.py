@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import trimtab as tt
 from trimtab.data import ContrastPair, PairSet
-from trimtab.models import Model, lean
+from trimtab.models import Model, lean, lean_attention, lean_ops
 from trimtab.models.layout import check_layout, find_layout
 from trimtab.models.split import SplitModel, frozen
 from trimtab.models.tiny import tiny_model
@@ -49,8 +49,8 @@ class TestOperations:
     def test_norm(self):
         """Its statistics are float32, as the families' own are: so steps of 0.01, and autograd for the rest."""
         x, weight = free(0, 5, 8), random(1, 8)
-        assert gradcheck(lambda x: lean._Norm.apply(x, weight, 1e-3), x, eps=1e-2, atol=1e-3, rtol=1e-2)
-        ours = lean._Norm.apply(x, weight, 1e-3)
+        assert gradcheck(lambda x: lean_ops.Norm.apply(x, weight, 1e-3), x, eps=1e-2, atol=1e-3, rtol=1e-2)
+        ours = lean_ops.Norm.apply(x, weight, 1e-3)
         plain = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-3) * weight
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
         outer = random(2, 5, 8)
@@ -64,53 +64,64 @@ class TestOperations:
         weights = [random(k, 3 + k, 6) for k in range(n)]
         biases = [random(7 + k, 3 + k) if biased else None for k in range(n)]
         x = free(3, 4, 6)
-        assert gradcheck(lambda x: lean._Linears.apply(x, weights, biases), x)
-        for k, found in enumerate(lean._Linears.apply(x, weights, biases)):
+        assert gradcheck(lambda x: lean_ops.Linears.apply(x, weights, biases), x)
+        for k, found in enumerate(lean_ops.Linears.apply(x, weights, biases)):
             torch.testing.assert_close(found, nn.functional.linear(x, weights[k], biases[k]))
 
     def test_onto(self):
         x, weight, residual = free(0, 4, 6), random(1, 5, 6), free(2, 4, 5)
-        assert gradcheck(lambda x, residual: lean._Onto.apply(x, weight, residual), (x, residual))
-        torch.testing.assert_close(lean._Onto.apply(x, weight, residual), residual + x @ weight.T)
+        assert gradcheck(lambda x, residual: lean_ops.Onto.apply(x, weight, residual), (x, residual))
+        torch.testing.assert_close(lean_ops.Onto.apply(x, weight, residual), residual + x @ weight.T)
 
-    @pytest.mark.parametrize("groups", [1, 2])
-    @pytest.mark.parametrize("by_row", [True, False])
-    def test_rotate(self, groups, by_row):
-        b, s, heads, e = 2, 3, 4, 6
-        cos, sin = angles(b, s, e) if by_row else angles(s, e)
-        x = free(0, b, s, heads, e)
-        assert gradcheck(lambda x: lean._Rotate.apply(x, cos, signed(sin), groups), x)
-        found = lean._Rotate.apply(x, cos, signed(sin), groups)
-        assert found.shape == (b, heads // groups, s * groups, e)
+    def test_rotate(self):
+        t, heads, e = 5, 3, 6
+        cos, sin = angles(t, e)
+        x = free(0, t, heads, e)
+        assert gradcheck(lambda x: lean_ops.Rotate.apply(x, cos, signed(sin)), x)
         turned = torch.cat([-x[..., e // 2 :], x[..., : e // 2]], dim=-1)
         plain = x * cos.unsqueeze(-2) + turned * sin.unsqueeze(-2)
-        for head in range(heads):
-            for place in range(s):
-                got = found[:, head // groups, place * groups + head % groups]
-                torch.testing.assert_close(got, plain[:, place, head])
+        torch.testing.assert_close(lean_ops.Rotate.apply(x, cos, signed(sin)), plain)
 
     def test_silu_gate(self):
         g, u = free(0, 4, 6), free(1, 4, 6)
-        assert gradcheck(lean._SiluGate.apply, (g, u))
-        torch.testing.assert_close(lean._SiluGate.apply(g, u), nn.functional.silu(g) * u)
+        assert gradcheck(lean_ops.SiluGate.apply, (g, u))
+        torch.testing.assert_close(lean_ops.SiluGate.apply(g, u), nn.functional.silu(g) * u)
 
     @pytest.mark.parametrize("index", [[0, 2], [3, 3, 3], [1, 0, 1, 2], []])
     def test_pick(self, index):
         x, index = free(0, 4, 3), torch.tensor(index, dtype=torch.int64)
-        assert gradcheck(lambda x: lean._Pick.apply(x, index), x)
-        assert torch.equal(lean._Pick.apply(x, index), x[index])
+        assert gradcheck(lambda x: lean_ops.Pick.apply(x, index), x)
+        assert torch.equal(lean_ops.Pick.apply(x, index), x[index])
 
-    def test_pad(self):
-        """Pads repeat a row's last token; whatever comes back through them is left out."""
-        batch = lean._Batch.of(torch.tensor([3, 1, 4]), 4, torch.device("cpu"))
-        x = free(0, 8, 2)
-        shown = torch.zeros(12, 1, dtype=torch.float64)
-        shown[batch.real] = 1.0
-        assert gradcheck(lambda x: lean._Pad.apply(x, batch.padded, batch.real) * shown, x)
-        found = lean._Pad.apply(x, batch.padded, batch.real)
-        assert torch.equal(found.view(3, 4, 2)[1], x[3].expand(4, 2))
+    @pytest.mark.parametrize("p", [0, 2])
+    def test_lay(self, p):
+        """Places that are not named in `back` are pads: whatever comes back through them is left out."""
+        x, past = free(0, 3, 2), random(1, p, 2) if p else None
+        index = torch.tensor([0, 1, *range(p, p + 3), p + 2])
+        back = torch.tensor([2, 3, 4])
+        shown = torch.zeros(6, 1, dtype=torch.float64)
+        shown[back] = 1.0
+        assert gradcheck(lambda x: lean_ops.Lay.apply(x, past, index, back) * shown, x)
+        found = lean_ops.Lay.apply(x, past, index, back)
+        assert torch.equal(found, torch.cat([random(1, p, 2), x])[index])
         (gradient,) = torch.autograd.grad(found.sum(), x)
         assert torch.equal(gradient, torch.ones_like(x))
+
+    def test_collect(self):
+        x, index = free(0, 5, 2), torch.tensor([3, 0, 4])
+        back = torch.tensor([1, 3, 3, 0, 2])
+        assert gradcheck(lambda x: lean_ops.Collect.apply(x, index, back), x)
+        assert torch.equal(lean_ops.Collect.apply(x, index, back), x[index])
+
+    def test_attend(self):
+        q, k, v = free(0, 2, 3, 4), free(1, 2, 5, 4), free(2, 2, 5, 4)
+        mask = torch.zeros(2, 3, 5, dtype=torch.float64).masked_fill_(random(3, 2, 3, 5) > 0.5, -torch.inf)
+        mask[..., 0] = 0.0
+        assert gradcheck(lambda q, k, v: lean_ops.Attend.apply(q, k, v, mask, 0.3), (q, k, v))
+        plain = nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=0.3)
+        torch.testing.assert_close(lean_ops.Attend.apply(q, k, v, mask, 0.3), plain)
+        shared = nn.functional.scaled_dot_product_attention(q, k, v, mask[:1], scale=0.3)
+        torch.testing.assert_close(lean_ops.Attend.apply(q, k, v, mask[:1], 0.3), shared)
 
 
 KINDS = {
@@ -192,7 +203,12 @@ def assert_same(hf, split, lengths, scored, *, prefix=PREFIX, layer=1, editors=N
     assert ours.grad.abs().max() > 0.01
 
 
+@pytest.mark.parametrize("short", [64, 0], ids=["scores at once", "attention by blocks"])
 class TestStack:
+    @pytest.fixture(autouse=True)
+    def attention(self, short, monkeypatch):
+        monkeypatch.setattr(lean_attention, "SHORT", short)
+
     @pytest.mark.parametrize("prefix", [PREFIX, ()], ids=["prefix", "no prefix"])
     @pytest.mark.parametrize("shape", SHAPES)
     @pytest.mark.parametrize("kind", KINDS)

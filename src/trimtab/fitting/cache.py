@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.items import Item
-from trimtab.models.capture import pad_right
+from trimtab.models.runs import PlainRuns
 from trimtab.models.split import SplitModel
 from trimtab.progress import Progress, ProgressCallback
 
@@ -28,6 +28,9 @@ BUILD_TOKENS = 4096
 
 LOG_PROBS_BYTES = 64 * 1024**2
 """Size of one float32 logits chunk when log-probabilities are made to be kept."""
+
+PROOF_SEQUENCES = 2
+"""Sequences, the longest ones, on which a shortcut through whole forwards is tried before it is used."""
 
 TEACHERS = ("log_probs", "states", "none")
 
@@ -151,6 +154,8 @@ class FrozenCache:
         self._model, self._layers, self._items, self._device = model, tuple(layers), items, device
         self.plan, numbers = plan, range(len(items))
         width = model.layout.hidden_size * model.dtype.itemsize
+        longest = sorted((item.source for item in items), key=len)[-PROOF_SEQUENCES:]
+        self._runs = PlainRuns(model, device, longest)
         if runs is not None and judged is None and runs.serves(layers, plan, width * sum(len(i.base) for i in items)):
             recorded = runs.layers
             frozen = runs.of(items, plan, lambda: self._built(recorded, progress, judged))
@@ -232,22 +237,19 @@ class FrozenCache:
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in self._groups(indices, [len(self._items[index].source) for index in indices]):
             items = [self._items[index] for index in group]
-            ids, _ = pad_right([item.source for item in items], self._device)
-            states, finals = self._model.whole(ids, layers)
-            for row, (index, item) in enumerate(zip(group, items, strict=True)):
-                at = [of_site[row, item.source_position].float() for of_site in states]
-                source = torch.stack(at) if at else torch.empty(0)
-                found[index] = source, finals[row, item.source_scored].clone()  # a view would keep all states
+            runs = self._runs.finals([item.source for item in items], [item.source_scored for item in items], layers)
+            for index, item, (states, finals) in zip(group, items, runs, strict=True):
+                at = [of_site[item.source_position].float() for of_site in states]
+                found[index] = torch.stack(at) if at else torch.empty(0), finals
         return [found[index] for index in indices]
 
     def _run_bases(self, indices: Sequence[int]) -> list[Tensor]:
         """Final states (n, d) at the scored tokens a item, from plain forwards of the base sequences."""
         found: dict[int, Tensor] = {}
         for group in self._groups(indices, [len(self._items[index].base) for index in indices]):
-            ids, _ = pad_right([self._items[index].base for index in group], self._device)
-            _, finals = self._model.whole(ids, ())
-            for row, index in enumerate(group):
-                found[index] = finals[row, self._items[index].scored].clone()
+            items = [self._items[index] for index in group]
+            runs = self._runs.finals([item.base for item in items], [item.scored for item in items])
+            found |= {index: finals for index, (_, finals) in zip(group, runs, strict=True)}
         return [found[index] for index in indices]
 
     def _likelihood(self, index: int, finals: Tensor) -> Tensor:
@@ -259,10 +261,8 @@ class FrozenCache:
         """States (s, d) at the output of each block of `layers` a item, from forwards of the base sequences."""
         found: dict[int, list[Tensor]] = {}
         for group in self._groups(indices, [len(self._items[index].base) for index in indices]):
-            ids, _ = pad_right([self._items[index].base for index in group], self._device)
-            states = self._model.trunks(ids, layers)
-            for row, index in enumerate(group):
-                found[index] = [of_layer[row, : len(self._items[index].base)].clone() for of_layer in states]
+            runs = self._runs.trunks([self._items[index].base for index in group], layers)
+            found |= dict(zip(group, runs, strict=True))
         return [found[index] for index in indices]
 
     def _groups(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

@@ -44,7 +44,8 @@ class FitOptions:
             `.npy`.
         order: Example indices (epochs, pairs), or the path of a `.npy`.
         trace: Where to write the run as `.npz`: `vecs` (steps + 1, hidden), of several layers or a rank above 1 (steps
-            + 1, layers, rank, hidden) without what is 1, `jsd` a minibatch and `n_tok` a minibatch. An existing file is replaced. Of a run that diverges, the steps before, if there are any.
+            + 1, layers, rank, hidden) without what is 1, `jsd` a minibatch and `n_tok` a minibatch. An existing file is
+            replaced. Of a run that diverges, the steps before, if there are any.
         progress: Told of every batch of the cache and every step.
         runs: Frozen parts that this fit shares with others of the same pairs at other layers.
     """

@@ -26,12 +26,10 @@ from transformers import DynamicCache
 from trimtab.models.families import FAMILIES, BlockParts
 from trimtab.models.layout import state_of, with_state
 from trimtab.models.lean import Editor, LeanStack, lean_blocks
+from trimtab.models.proof import FAILURES, agrees
 from trimtab.models.split import SplitModel
 
 logger = logging.getLogger(__name__)
-
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 3e-2, torch.float16: 3e-3}
-"""Largest relative difference (Frobenius) between a shortcut and the plain way, a dtype."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +110,10 @@ class UpperBlocks:
             tried = replace(self._shortcuts, **{name: True})
             try:
                 short = self._run(states, rows, columns, lengths, tried)
-            except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+            except FAILURES as error:
                 logger.info("shortcut %r is not for this family: %s", name, error)
                 continue
-            difference = float((short - plain).float().norm() / plain.float().norm().clamp_min(1e-30))
-            is_same = difference <= TOLERANCE.get(states.dtype, 1e-4)
-            logger.info("shortcut %r differs by %.1e: %s", name, difference, "used" if is_same else "not used")
-            if is_same:
+            if agrees(name, short, plain):
                 self._shortcuts = tried
 
     def _run(
