@@ -73,14 +73,15 @@ class TestOperations:
         assert gradcheck(lambda x, residual: lean_ops.Onto.apply(x, weight, residual), (x, residual))
         torch.testing.assert_close(lean_ops.Onto.apply(x, weight, residual), residual + x @ weight.T)
 
-    def test_rotate(self):
+    def test_turn(self):
         t, heads, e = 5, 3, 6
         cos, sin = angles(t, e)
-        x = free(0, t, heads, e)
-        assert gradcheck(lambda x: lean_ops.Rotate.apply(x, cos, signed(sin)), x)
-        turned = torch.cat([-x[..., e // 2 :], x[..., : e // 2]], dim=-1)
-        plain = x * cos.unsqueeze(-2) + turned * sin.unsqueeze(-2)
-        torch.testing.assert_close(lean_ops.Rotate.apply(x, cos, signed(sin)), plain)
+        x, turn = free(0, t, heads * e), lean_attention.Angles(cos, signed(sin))
+        assert gradcheck(lambda x: lean_attention._Turn.apply(x, turn), x)
+        wide = x.view(t, heads, e)
+        swapped = torch.cat([-wide[..., e // 2 :], wide[..., : e // 2]], dim=-1)
+        plain = wide * cos.unsqueeze(-2) + swapped * sin.unsqueeze(-2)
+        torch.testing.assert_close(lean_attention._Turn.apply(x, turn), plain.flatten(1))
 
     def test_silu_gate(self):
         g, u = free(0, 4, 6), free(1, 4, 6)
@@ -107,21 +108,52 @@ class TestOperations:
         (gradient,) = torch.autograd.grad(found.sum(), x)
         assert torch.equal(gradient, torch.ones_like(x))
 
-    def test_collect(self):
-        x, index = free(0, 5, 2), torch.tensor([3, 0, 4])
-        back = torch.tensor([1, 3, 3, 0, 2])
-        assert gradcheck(lambda x: lean_ops.Collect.apply(x, index, back), x)
-        assert torch.equal(lean_ops.Collect.apply(x, index, back), x[index])
+    @pytest.mark.parametrize("short", [64, 0], ids=["scores at once", "attention by blocks"])
+    @pytest.mark.parametrize("some", [False, True])
+    @pytest.mark.parametrize("prefix", [0, 2])
+    def test_attention(self, monkeypatch, short, some, prefix):
+        """Rows in several parts; gradients against finite differences, values against a loop over tokens and heads."""
+        monkeypatch.setattr(lean_attention, "SHORT", short)
+        monkeypatch.setattr(lean_attention, "ROWS", 2)
+        h, g, e, lengths = 4, 2, 4, torch.tensor([2, 4, 1])
+        batch = lean_attention.Batch.of(lengths)
+        scored = batch.some(torch.tensor([0, 1, 1, 2]), torch.tensor([1, 0, 2, 0])) if some else None
+        n, t = 4 if some else 7, 7
+        q, k, v = free(0, n, h * e), free(1, t, g * e), free(2, t, g * e)
+        past = (random(3, 1, g, prefix, e), random(4, 1, g, prefix, e)) if prefix else None
+        cos, sin = angles(t, e)
+        turn = lean_attention.Angles(cos, signed(sin))
+        keys = lean_attention.Keys(batch, turn, prefix, (h, g), q)
+        attention = lean_attention.Attention(keys, scored)
+        assert gradcheck(lambda q, k, v: attention(q, k, v, past, 0.3), (q, k, v))
+        found = attention(q, k, v, past, 0.3).view(n, h, e)
+        places = range(t) if scored is None else scored.places.tolist()
+        for number, place in enumerate(places):
+            row, column = int(batch.rows[place]), int(batch.columns[place])
+            first = int(batch.starts[row])
+            asked = lean_attention.Angles(cos[place : place + 1], signed(sin)[place : place + 1]).turned(
+                q[number : number + 1]
+            )
+            seen = turn.turned(k)[first : first + column + 1].view(-1, g, e)
+            values = v[first : first + column + 1].view(-1, g, e)
+            if past is not None:
+                seen, values = (
+                    torch.cat([old[0].transpose(0, 1), new]) for old, new in zip(past, (seen, values), strict=True)
+                )
+            for head in range(h):
+                p = (seen[:, head // 2] @ asked.view(h, e)[head] * 0.3).softmax(0)
+                torch.testing.assert_close(found[number, head], p @ values[:, head // 2])
 
-    def test_attend(self):
-        q, k, v = free(0, 2, 3, 4), free(1, 2, 5, 4), free(2, 2, 5, 4)
-        mask = torch.zeros(2, 3, 5, dtype=torch.float64).masked_fill_(random(3, 2, 3, 5) > 0.5, -torch.inf)
-        mask[..., 0] = 0.0
-        assert gradcheck(lambda q, k, v: lean_ops.Attend.apply(q, k, v, mask, 0.3), (q, k, v))
-        plain = nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=0.3)
-        torch.testing.assert_close(lean_ops.Attend.apply(q, k, v, mask, 0.3), plain)
-        shared = nn.functional.scaled_dot_product_attention(q, k, v, mask[:1], scale=0.3)
-        torch.testing.assert_close(lean_ops.Attend.apply(q, k, v, mask[:1], 0.3), shared)
+    def test_gated_mlp(self):
+        """As one operation it is what the four it stands for are; see `test_norm` for the steps."""
+        x, weight = free(0, 5, 6), random(1, 6)
+        gate, up, down = random(2, 8, 6), random(3, 8, 6), random(4, 6, 8)
+        found = lean_ops.GatedMlp.apply(x, (weight, 1e-3), gate, up, down)
+        g, u = lean_ops.Linears.apply(lean_ops.Norm.apply(x, weight, 1e-3), [gate, up], [None, None])
+        parts = lean_ops.Onto.apply(lean_ops.SiluGate.apply(g, u), down, x)
+        torch.testing.assert_close(found, parts)
+        outer = random(5, 5, 6)
+        torch.testing.assert_close(*(torch.autograd.grad((y * outer).sum(), x)[0] for y in (found, parts)))
 
 
 KINDS = {

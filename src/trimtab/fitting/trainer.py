@@ -233,7 +233,7 @@ class EditTrainer:
         most = max(1, self._settings.max_tokens // answers)
         overhead = FLAT_OVERHEAD if self._upper.is_flat else OVERHEAD_TOKENS
         return [
-            [answers * unit + offset for unit in sorted(group) for offset in range(answers)]
+            [answers * unit + offset for unit in group for offset in range(answers)]
             for group in buckets(units, most, overhead)
         ]
 

@@ -26,7 +26,7 @@ from transformers import DynamicCache
 from transformers.activations import ACT2FN
 
 from trimtab.models.layout import CheckedLayout
-from trimtab.models.lean_attention import Angles, Attention, Batch, Scored
+from trimtab.models.lean_attention import Angles, Attention, Batch, Keys, Scored
 from trimtab.models.lean_ops import GatedMlp, Lay, Linears, Norm, Onto, Pick, SiluGate
 
 Editor = Callable[[Tensor], Tensor]
@@ -147,18 +147,21 @@ class LeanStack:
         last = self._first + len(self._blocks) - 1
         if not self._blocks or last in editors:
             return self._normed(Pick.apply(self.states(x, batch, last, editors), chosen))
-        x = self.states(x, batch, last - 1, editors)
-        return self._normed(self._last(self._blocks[-1], x, chosen, self._attention(batch, x, scored)))
+        keys = self._keys(batch, x)
+        x = self._through(x, keys, last - 1, editors)
+        return self._normed(self._last(self._blocks[-1], x, chosen, Attention(keys, scored)))
 
     def states(
         self, x: Tensor, batch: Batch, last: int, editors: Mapping[int, Editor] = MappingProxyType({})
     ) -> Tensor:
         """Output (t, d) of block `last`; arguments as of `finals`."""
-        if last < self._first:
-            return x
-        attention = self._attention(batch, x, None)
-        for place, block in enumerate(self._blocks[: last - self._first + 1]):
-            x = self._block(block, place, x, attention)
+        return self._through(x, self._keys(batch, x), last, editors) if self._blocks else x
+
+    def _through(self, x: Tensor, keys: Keys, last: int, editors: Mapping[int, Editor]) -> Tensor:
+        blocks = self._blocks[: last - self._first + 1]
+        attention = Attention(keys, None) if blocks else None
+        for place, block in enumerate(blocks):
+            x = self._block(block, place, x, attention)  # pyright: ignore[reportArgumentType]
             edit = editors.get(self._first + place)
             x = x if edit is None else edit(x)
         return x
@@ -166,13 +169,13 @@ class LeanStack:
     def _normed(self, x: Tensor) -> Tensor:
         return self._layout.norm(x)  # pyright: ignore[reportOptionalCall]
 
-    def _attention(self, batch: Batch, x: Tensor, scored: Scored | None) -> Attention:
+    def _keys(self, batch: Batch, x: Tensor) -> Keys:
+        """What the tokens of a batch offer to attention in all blocks."""
         block = self._blocks[0]
         widths = (getattr(block.attention, name).out_features for name in ("q_proj", "k_proj"))
         h, g = (width // block.head for width in widths)
         table, columns = self._angles(int(batch.lengths.max()), x), batch.columns.to(x.device)
-        angles = Angles(table.cos[columns], table.sin[columns])
-        return Attention(batch, scored, angles, self._prefix, x, (h, g))
+        return Keys(batch, Angles(table.cos[columns], table.sin[columns]), self._prefix, (h, g), x)
 
     def _block(self, block: LeanBlock, place: int, x: Tensor, attention: Attention) -> Tensor:
         q, k, v = _heads(block, _norm(block.before, x, block.eps[0]), ("q_proj", "k_proj", "v_proj"))

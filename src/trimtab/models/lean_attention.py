@@ -1,5 +1,7 @@
 """Attention of lean blocks: tokens are kept one after the other, without pads, and are laid out in rows only for it.
 
+Rows are taken a few at a time, those of like length together, so that there is little padding.
+
 Letters: b rows, s tokens of a row, t tokens of a batch, p tokens of the shared prefix, h query heads, g key-value
 heads, e head size, n queries of a batch, q queries of the row that has most.
 """
@@ -7,20 +9,26 @@ heads, e head size, n queries of a batch, q queries of the row that has most.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from trimtab.models.lean_ops import Attend, Collect, Lay, Rotate
+from trimtab.models.lean_ops import Lay
 
 SHORT = 64
 """Keys a row up to which, on a CPU, all scores at once are faster than attention block by block (measured)."""
 
+ROWS = 16
+"""Rows that are taken together then."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows of tokens, one after the other.
+    """Rows of tokens, one after the other; on the CPU.
 
     Attributes:
         lengths: (b,) int64, tokens of each.
@@ -38,19 +46,26 @@ class Batch:
     def of(cls, lengths: Tensor) -> Batch:
         """The batch of rows of these lengths (b,) int64."""
         starts = lengths.cumsum(0) - lengths
-        rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        columns = torch.arange(len(rows), device=lengths.device) - starts[rows]
-        return cls(lengths, starts, rows, columns)
+        rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        return cls(lengths, starts, rows, torch.arange(len(rows)) - starts[rows])
 
     def padded(self, most: int) -> Tensor:
         """(b, most) the token of every column; that of a pad is its row's last."""
-        columns = torch.arange(most, device=self.lengths.device)
-        return self.starts[:, None] + torch.minimum(columns[None], self.lengths[:, None] - 1)
+        return self.starts[:, None] + torch.minimum(torch.arange(most)[None], self.lengths[:, None] - 1)
 
     def some(self, rows: Tensor, columns: Tensor) -> Scored:
         """The tokens at (row, column), in ascending order of rows, each row at least once."""
         counts = torch.bincount(rows, minlength=len(self.lengths))
         return Scored(self.starts[rows] + columns, Batch(counts, counts.cumsum(0) - counts, rows, columns))
+
+    def part(self, first: int, last: int) -> Batch:
+        """The rows from `first` up to `last`, as a batch of their own."""
+        start = int(self.starts[first])
+        end = int(self.starts[last - 1] + self.lengths[last - 1])
+        own = slice(start, end)
+        return Batch(
+            self.lengths[first:last], self.starts[first:last] - start, self.rows[own] - first, self.columns[own]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,60 +81,141 @@ class Scored:
     batch: Batch
 
 
-@dataclass(frozen=True, eq=False)
-class Angles:
+class Angles(NamedTuple):
     """Cosines and sines (n, e) of the places of tokens, the first half of the sines negated."""
 
     cos: Tensor
     sin: Tensor
+
+    def turned(self, x: Tensor, *, back: bool = False) -> Tensor:
+        """Rotary positions of x (n, heads * e): x cos + swap(x) sin, where swap exchanges the halves of a head.
+
+        As Llama's rotation of halves has it, cosines of both halves are alike, and sines but for the sign; the
+        rotation back is then its gradient.
+        """
+        e = self.cos.shape[-1]
+        heads = x.view(len(x), -1, e)
+        swapped = heads.roll(e // 2, -1)
+        sign = -1 if back else 1
+        return (heads * self.cos[:, None]).addcmul_(swapped, self.sin[:, None], value=sign).view(x.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _KeyRows:
+    """How keys and values of some rows are laid out: (rows, g, p + s), those of the prefix in front.
+
+    Attributes:
+        tokens: Which of the batch they are.
+        lay: (rows * g * (p + s),) for every place which (token, head) stands there, of those of the prefix and then
+            of `tokens`.
+        back: (tokens * g,) for every (token, head) its place.
+        m: p + s.
+    """
+
+    tokens: slice
+    lay: Tensor
+    back: Tensor
+    m: int
+
+    @classmethod
+    def of(cls, part: Batch, start: int, prefix: int, g: int, device: torch.device) -> _KeyRows:
+        s, head = int(part.lengths.max()), torch.arange(g)
+        old = (torch.arange(prefix) * g + head[:, None]).expand(len(part.lengths), -1, -1)
+        new = (prefix + part.padded(s))[:, None] * g + head[:, None]
+        back = (part.rows[:, None] * g + head) * (prefix + s) + prefix + part.columns[:, None]
+        lay, back = _moved(device, torch.cat([old, new], dim=2), back)
+        return cls(slice(start, start + len(part.rows)), lay, back, prefix + s)
+
+
+@dataclass(frozen=True, eq=False)
+class _QueryRows:
+    """How queries of some rows are laid out: (rows, g, q, h / g), the heads of one key head side by side.
+
+    Attributes:
+        tokens: Which of all queries they are.
+        lay: As of `_KeyRows`, without a prefix.
+        back: The same.
+        real: (rows * g, q * h / g, 1) 1 where no pad stands, else 0.
+        mask: (rows * g or 1, q * h / g, p + s) what is added to scores: 0, or -inf for a key that is not seen.
+    """
+
+    tokens: slice
+    lay: Tensor
+    back: Tensor
+    real: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(
+        cls, part: Batch, start: int, keys: _KeyRows, prefix: int, heads: tuple[int, int], like: Tensor, *, whole: bool
+    ) -> _QueryRows:
+        """Those of `part`; `whole` says that they are all tokens of their rows."""
+        h, g = heads
+        groups, most, head = h // g, int(part.lengths.max()), torch.arange(h)
+        padded = part.padded(most)
+        lay = padded[:, None, :, None] * h + head.view(g, 1, groups)
+        rank = torch.arange(len(part.rows)) - part.starts[part.rows]
+        back = ((part.rows[:, None] * g + head // groups) * most + rank[:, None]) * groups + head % groups
+        real = (torch.arange(most) < part.lengths[:, None]).to(like.dtype)
+        real = real.repeat_interleave(g, dim=0).repeat_interleave(groups, dim=1)[..., None]
+        columns = torch.arange(most)[None] if whole else part.columns[padded]  # (rows or 1, q)
+        hidden = (torch.arange(-prefix, keys.m - prefix) > columns[..., None]).repeat_interleave(groups, dim=1)
+        mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
+        mask = mask if whole else mask.repeat_interleave(g, dim=0)
+        lay, back = _moved(like.device, lay, back)
+        tokens = slice(start, start + len(part.rows))
+        return cls(tokens, lay, back, real.to(like.device), mask.to(like.device))
+
+
+def _moved(device: torch.device, *indices: Tensor) -> tuple[Tensor, ...]:
+    return tuple(index.reshape(-1).to(device) for index in indices)
+
+
+class Keys:
+    """What all tokens of a batch offer to attention, for all blocks.
+
+    Args:
+        batch: The tokens.
+        angles: Of all of them.
+        prefix: p.
+        heads: h and g.
+        like: Of the dtype and device of what is to come.
+    """
+
+    def __init__(self, batch: Batch, angles: Angles, prefix: int, heads: tuple[int, int], like: Tensor) -> None:
+        self.batch, self.angles, self.prefix, self.heads, self.like = batch, angles, prefix, heads, like
+        b, longest = len(batch.lengths), prefix + int(batch.lengths.max())
+        wide = like.dtype in (torch.float32, torch.float64)
+        self.is_short = like.device.type == "cpu" and wide and longest <= SHORT
+        size = ROWS if self.is_short else b
+        self.parts = [(first, min(first + size, b)) for first in range(0, b, size)]
+        self.rows = [
+            _KeyRows.of(batch.part(*part), int(batch.starts[part[0]]), prefix, heads[1], like.device)
+            for part in self.parts
+        ]
 
 
 class Attention:
     """Attention of tokens of a batch to all that stand before them in their rows, and to a shared prefix.
 
     Args:
-        batch: All tokens; on the CPU.
-        scored: Those that ask; None for all.
-        angles: Of all tokens.
-        prefix: p.
-        like: Of the dtype and device of what is to come.
-        heads: h and g.
+        keys: What is looked at.
+        scored: The tokens that ask; None for all.
     """
 
-    def __init__(
-        self, batch: Batch, scored: Scored | None, angles: Angles, prefix: int, like: Tensor, heads: tuple[int, int]
-    ) -> None:
-        (h, g), b, s = heads, len(batch.lengths), int(batch.lengths.max())
-        groups, queries = h // g, batch if scored is None else scored.batch
-        self._heads, self._shape = heads, (b, prefix + s)
-        self._keys = self._queries = angles
+    def __init__(self, keys: Keys, scored: Scored | None) -> None:
+        self.keys, self.angles = keys, keys.angles
+        queries = keys.batch if scored is None else scored.batch
         if scored is not None:
-            places = scored.places.to(like.device)
-            self._queries = Angles(angles.cos[places], angles.sin[places])
-        wide = like.dtype in (torch.float32, torch.float64)
-        self._is_short = like.device.type == "cpu" and wide and prefix + s <= SHORT
-
-        # which (token, head) of keys stands at (row, head, column), those of the prefix in front; and back
-        head = torch.arange(g)
-        old = (torch.arange(prefix) * g + head[:, None]).expand(b, -1, -1)
-        new = (prefix + batch.padded(s))[:, None] * g + head[:, None]
-        at = (batch.rows[:, None] * g + head) * (prefix + s) + prefix + batch.columns[:, None]
-        self._lay_keys, self._keys_back = _moved(like.device, torch.cat([old, new], dim=2), at)
-
-        # the same for queries at (row, key-value head, column, which of its query heads)
-        most, head = int(queries.lengths.max()), torch.arange(h)
-        padded = queries.padded(most)
-        lay = padded[:, None, :, None] * h + head.view(g, 1, groups)
-        rank = torch.arange(len(queries.rows)) - queries.starts[queries.rows]
-        at = ((queries.rows[:, None] * g + head // groups) * most + rank[:, None]) * groups + head % groups
-        found = torch.full((lay.numel(),), at.numel())
-        found[at.view(-1)] = torch.arange(at.numel())
-        self._lay_queries, self._queries_back, self._found_back = _moved(like.device, lay, at, found)
-
-        columns = torch.arange(s)[None] if scored is None else queries.columns[padded]  # (b or 1, q)
-        hidden = (torch.arange(-prefix, s) > columns[..., None]).repeat_interleave(groups, dim=1)
-        mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf).to(like.device)
-        self._mask = mask.repeat_interleave(g, dim=0) if self._is_short and len(mask) > 1 else mask
+            places = scored.places.to(keys.like.device)
+            self.angles = Angles(keys.angles.cos[places], keys.angles.sin[places])
+        self.rows = [
+            _QueryRows.of(
+                queries.part(*part), int(queries.starts[part[0]]), of_keys, keys.prefix, keys.heads, keys.like,
+                whole=scored is None,
+            )
+            for part, of_keys in zip(keys.parts, keys.rows, strict=True)
+        ]  # fmt: skip
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None, scale: float) -> Tensor:
         """What the queries find.
@@ -134,27 +230,90 @@ class Attention:
         Returns:
             (n, h * e).
         """
-        (h, g), (b, m) = self._heads, self._shape
-        e = q.shape[1] // h
-        turned = Rotate.apply(q.view(-1, h, e), self._queries.cos, self._queries.sin).view(-1, e)
-        keys = Rotate.apply(k.view(-1, g, e), self._keys.cos, self._keys.sin).view(-1, e)
-        old_keys, old_values = (None, None) if past is None else (_rows(past[0]), _rows(past[1]))
-        queries = Lay.apply(turned, None, self._lay_queries, self._queries_back)
-        keys = Lay.apply(keys, old_keys, self._lay_keys, self._keys_back).view(b * g, m, e)
-        values = Lay.apply(v.view(-1, e), old_values, self._lay_keys, self._keys_back).view(keys.shape)
-        queries = queries.view(b * g, -1, e)
-        if self._is_short:
-            found = Attend.apply(queries, keys, values, self._mask, scale)
-        else:
-            four = [x.view(b, g, -1, e) for x in (queries, keys, values)]
-            found = F.scaled_dot_product_attention(four[0], four[1], four[2], self._mask[:, None], scale=scale)
-        return Collect.apply(found.reshape(-1, e), self._queries_back, self._found_back).view(-1, h * e)
+        e = self.angles.cos.shape[-1]
+        old = k.new_empty(0, e), k.new_empty(0, e)
+        if past is not None:
+            old = _flat(past[0]), _flat(past[1])
+        if self.keys.is_short:
+            return _ShortRows.apply(q, k, v, self, old, scale)
+        (h, g), (rows,), (of_keys,) = self.keys.heads, self.rows, self.keys.rows
+        b = len(self.keys.batch.lengths)
+        queries = Lay.apply(_Turn.apply(q, self.angles).view(-1, e), None, rows.lay, rows.back)
+        keys = Lay.apply(_Turn.apply(k, self.keys.angles).view(-1, e), old[0], of_keys.lay, of_keys.back)
+        values = Lay.apply(v.view(-1, e), old[1], of_keys.lay, of_keys.back)
+        four = [x.view(b, g, -1, e) for x in (queries, keys, values)]
+        mask = rows.mask[:, None] if len(rows.mask) == 1 else rows.mask.view(b, g, *rows.mask.shape[1:])
+        found = F.scaled_dot_product_attention(four[0], four[1], four[2], mask, scale=scale)
+        real = rows.real.view(b, g, -1, 1)
+        return Lay.apply((found * real).view(-1, e), None, rows.back, rows.lay).view(-1, h * e)
 
 
-def _rows(past: Tensor) -> Tensor:
+def _flat(past: Tensor) -> Tensor:
     """(1, g, p, e) -> (p * g, e)."""
     return past[0].transpose(0, 1).reshape(-1, past.shape[-1])
 
 
-def _moved(device: torch.device, *indices: Tensor) -> tuple[Tensor, ...]:
-    return tuple(index.reshape(-1).to(device) for index in indices)
+class _Turn(Function):
+    """Rotary positions, see `Angles.turned`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, angles: Angles) -> Tensor:
+        ctx.angles = angles
+        return angles.turned(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.angles.turned(gradient, back=True), None
+
+
+class _ShortRows(Function):
+    """Attention with all scores at once, a few rows at a time: q (n, h * e), k and v (t, g * e), and the prefix's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, attention: Attention, old: tuple[Tensor, Tensor], scale: float
+    ) -> Tensor:
+        keys, angles = attention.keys, attention.angles
+        e = angles.cos.shape[-1]
+        ctx.attention, ctx.turn = attention, Angles(angles.cos * scale, angles.sin * scale)
+        turned, offered, found = ctx.turn.turned(q), keys.angles.turned(k), torch.empty_like(q)
+        saved = []
+        for rows, of_keys in zip(attention.rows, keys.rows, strict=True):
+            laid = _by_head(turned, rows.tokens, e).index_select(0, rows.lay).view(len(rows.real), -1, e)
+            mine, values = (
+                torch.cat([past, _by_head(new, of_keys.tokens, e)]).index_select(0, of_keys.lay).view(len(laid), -1, e)
+                for past, new in zip(old, (offered, v), strict=True)
+            )
+            p = torch.baddbmm(rows.mask.expand(len(laid), -1, -1), laid, mine.transpose(1, 2)).softmax(dim=-1)
+            at = torch.bmm(p, values).view(-1, e)
+            torch.index_select(at, 0, rows.back, out=_by_head(found, rows.tokens, e))
+            saved += [laid, mine, values, p]
+        ctx.save_for_backward(*saved)
+        ctx.shapes = q.shape, k.shape
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        attention, saved = ctx.attention, ctx.saved_tensors
+        keys, e = attention.keys, attention.angles.cos.shape[-1]
+        of_q, of_k, of_v = (gradient.new_empty(ctx.shapes[place]) for place in (0, 1, 1))
+        gradient = gradient.contiguous()
+        for part, (rows, of_keys) in enumerate(zip(attention.rows, keys.rows, strict=True)):
+            laid, mine, values, p = saved[4 * part : 4 * part + 4]
+            outer = _by_head(gradient, rows.tokens, e).index_select(0, rows.lay).view(laid.shape).mul_(rows.real)
+            of_scores = torch.bmm(outer, values.transpose(1, 2))
+            of_scores = torch.ops.aten._softmax_backward_data(of_scores, p, -1, p.dtype)
+            for found, whole, tokens, back in (
+                (torch.bmm(of_scores, mine), of_q, rows.tokens, rows.back),
+                (torch.bmm(of_scores.transpose(1, 2), laid), of_k, of_keys.tokens, of_keys.back),
+                (torch.bmm(p.transpose(1, 2), outer), of_v, of_keys.tokens, of_keys.back),
+            ):
+                torch.index_select(found.view(-1, e), 0, back, out=_by_head(whole, tokens, e))
+        return ctx.turn.turned(of_q, back=True), keys.angles.turned(of_k, back=True), of_v, None, None, None
+
+
+def _by_head(x: Tensor, tokens: slice, e: int) -> Tensor:
+    """Some tokens of x (t, heads * e), a row a head: a view (tokens * heads, e)."""
+    return x[tokens].view(-1, e)

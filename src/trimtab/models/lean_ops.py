@@ -75,27 +75,6 @@ class Onto(Function):
         return gradient @ ctx.weight, None, gradient
 
 
-class Rotate(Function):
-    """Rotary positions: x (t, heads, e) with cosines and sines (t, e) of each token's place.
-
-    x cos + swap(x) sin, where swap exchanges the halves of a head and sin has its first half negated. As Llama's
-    rotation of halves has it, cosines of both halves are alike, and sines but for the sign.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-        ctx.save_for_backward(cos, sin)
-        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        cos, sin = ctx.saved_tensors
-        turned = gradient.roll(gradient.shape[-1] // 2, -1)
-        return torch.addcmul(gradient * cos, turned, sin, value=-1), None, None
-
-
 class SiluGate(Function):
     """silu(g) * u."""
 
@@ -156,43 +135,6 @@ class Lay(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (back,) = ctx.saved_tensors
         return gradient.index_select(0, back), None, None, None
-
-
-class Collect(Function):
-    """Rows `index` of x (m, a), each named once; `back` (m,) is the inverse, with len(index) for rows not named."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return x.index_select(0, index)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (back,) = ctx.saved_tensors
-        nothing = gradient.new_zeros(1, gradient.shape[1])
-        return torch.cat([gradient, nothing]).index_select(0, back), None, None
-
-
-class Attend(Function):
-    """softmax(q k^T scale + mask) v with all scores at once: q (a, n, e), k and v (a, m, e), mask (a or 1, n, m)."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
-        scores = torch.baddbmm(mask.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
-        p = torch.softmax(scores, dim=-1)
-        ctx.save_for_backward(q, k, v, p)
-        ctx.scale = scale
-        return torch.bmm(p, v)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, p = ctx.saved_tensors
-        of_scores = torch.bmm(gradient, v.transpose(1, 2))
-        of_scores = torch.ops.aten._softmax_backward_data(of_scores, p, -1, p.dtype).mul_(ctx.scale)
-        of_v = torch.bmm(p.transpose(1, 2), gradient)
-        return torch.bmm(of_scores, k), torch.bmm(of_scores.transpose(1, 2), q), of_v, None, None
 
 
 class Pick(Function):
