@@ -5,10 +5,8 @@ Letters: n scored tokens, d hidden, v vocabulary, s tokens of a sequence, m site
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -85,13 +83,16 @@ class _Frozen:
 
     Attributes:
         base: By block, states (s, d) at its output.
-        teacher: Log-probabilities (n, v) or final states (n, d).
+        teacher: Log-probabilities (all scored tokens, v) or final states (.., d) of all items, in the order they were
+            made.
+        rows: Which rows of them are an item's.
         sources: (m, d) float32, at all blocks of the runs.
         likelihoods: () float32.
     """
 
     base: dict[int, dict[int, Tensor]]
-    teacher: dict[int, Tensor]
+    teacher: Tensor
+    rows: dict[int, range]
     sources: dict[int, Tensor]
     likelihoods: dict[int, Tensor]
 
@@ -162,7 +163,8 @@ class FrozenCache:
         else:
             recorded = self._layers
             frozen = self._built(recorded, progress, judged)
-        self._base, self._teacher = frozen.base.get(self._layers[0], {}), frozen.teacher
+        self._base = frozen.base.get(self._layers[0], {})
+        self._teacher, self._rows = frozen.teacher, frozen.rows
         places = [recorded.index(layer) for layer in self._layers]
         self.sources = torch.stack([frozen.sources[index][places] for index in numbers])
         if judged is not None:
@@ -181,27 +183,26 @@ class FrozenCache:
         Within one item kept log-probabilities come as a view.
         """
         if self.plan.teacher == "none":
-            kept = [finals for _, finals in self._run_whole(indices)]
+            kept = torch.cat([finals for _, finals in self._run_whole(indices)])
+            rows = list(range(len(kept)))
         else:
-            kept = [self._teacher[index] for index in indices]
-        offsets = list(itertools.accumulate((len(part) for part in kept), initial=0))
+            kept, rows = self._teacher, [row for index in indices for row in self._rows[index]]
 
         def between(start: int, end: int) -> Tensor:
-            first, last = bisect_right(offsets, start) - 1, bisect_left(offsets, end)
-            parts = [
-                part[max(start - offset, 0) : end - offset]
-                for part, offset in zip(kept[first:last], offsets[first:last], strict=True)
-            ]
-            joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+            part = rows[start:end]
+            if part == list(range(part[0], part[0] + len(part))):
+                joined = kept[part[0] : part[0] + len(part)]
+            else:
+                joined = kept.index_select(0, torch.tensor(part, device=kept.device))
             return joined if self.plan.teacher == "log_probs" else self._log_probs(joined)
 
         return between
 
     @torch.no_grad()
-    def _log_probs(self, finals: Tensor) -> Tensor:
-        """Log-probabilities (n, v) of head inputs (n, d), the logits in chunks."""
+    def _log_probs(self, finals: Tensor, out: Tensor | None = None) -> Tensor:
+        """Log-probabilities (n, v) of head inputs (n, d), the logits in chunks; written into `out` if it is given."""
         vocabulary = self._model.vocabulary
-        found = finals.new_empty((len(finals), vocabulary), dtype=torch.float32)
+        found = finals.new_empty((len(finals), vocabulary), dtype=torch.float32) if out is None else out
         chunk = max(1, LOG_PROBS_BYTES // (4 * vocabulary))
         for states, part in zip(finals.split(chunk), found.split(chunk), strict=True):
             torch.log_softmax(self._model.logits(states).float(), dim=-1, out=part)
@@ -210,16 +211,24 @@ class FrozenCache:
     def _built(self, layers: Sequence[int], progress: ProgressCallback | None, judged: str | None) -> _Frozen:
         """What the plan keeps, of all blocks `layers`."""
         started, total, done = time.monotonic(), len(self._items), 0
-        frozen = _Frozen({layer: {} for layer in layers if self.plan.base}, {}, {}, {})
+        widths = {"log_probs": self._model.vocabulary, "states": self._model.layout.hidden_size, "none": 0}
+        dtype = torch.float32 if self.plan.teacher == "log_probs" else self._model.dtype
+        n_scored = sum(item.n_scored for item in self._items)
+        teacher = torch.empty((n_scored, widths[self.plan.teacher]), dtype=dtype, device=self._device)
+        frozen, filled = _Frozen({layer: {} for layer in layers if self.plan.base}, teacher, {}, {}, {}), 0
         for group in buckets([len(item.source) for item in self._items], BUILD_TOKENS):
-            for index, (source, finals) in zip(group, self._run_whole(group, layers), strict=True):
+            runs = self._run_whole(group, layers)
+            finals, first = torch.cat([of_item for _, of_item in runs]), filled
+            for index, (source, of_item) in zip(group, runs, strict=True):
                 frozen.sources[index] = source
-                if self.plan.teacher == "log_probs":
-                    frozen.teacher[index] = self._log_probs(finals)
-                elif self.plan.teacher == "states":
-                    frozen.teacher[index] = finals
+                frozen.rows[index] = range(filled, filled + len(of_item))
+                filled += len(of_item)
                 if judged == "source":
-                    frozen.likelihoods[index] = self._likelihood(index, finals)
+                    frozen.likelihoods[index] = self._likelihood(index, of_item)
+            if self.plan.teacher == "log_probs":
+                self._log_probs(finals, teacher[first:filled])
+            elif self.plan.teacher == "states":
+                teacher[first:filled] = finals
             if judged == "base":
                 for index, finals in zip(group, self._run_bases(group), strict=True):
                     frozen.likelihoods[index] = self._likelihood(index, finals)
