@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -57,15 +59,6 @@ class Batch:
         """The tokens at (row, column), in ascending order of rows, each row at least once."""
         counts = torch.bincount(rows, minlength=len(self.lengths))
         return Scored(self.starts[rows] + columns, Batch(counts, counts.cumsum(0) - counts, rows, columns))
-
-    def part(self, first: int, last: int) -> Batch:
-        """The rows from `first` up to `last`, as a batch of their own."""
-        start = int(self.starts[first])
-        end = int(self.starts[last - 1] + self.lengths[last - 1])
-        own = slice(start, end)
-        return Batch(
-            self.lengths[first:last], self.starts[first:last] - start, self.rows[own] - first, self.columns[own]
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +111,14 @@ class _KeyRows:
     m: int
 
     @classmethod
-    def of(cls, part: Batch, start: int, prefix: int, g: int, device: torch.device) -> _KeyRows:
-        s, head = int(part.lengths.max()), torch.arange(g)
-        old = (torch.arange(prefix) * g + head[:, None]).expand(len(part.lengths), -1, -1)
-        new = (prefix + part.padded(s))[:, None] * g + head[:, None]
-        back = (part.rows[:, None] * g + head) * (prefix + s) + prefix + part.columns[:, None]
-        lay, back = _moved(device, torch.cat([old, new], dim=2), back)
-        return cls(slice(start, start + len(part.rows)), lay, back, prefix + s)
+    def of(cls, part: _Part, prefix: int, g: int, device: torch.device) -> _KeyRows:
+        """Those of a part."""
+        s, head = int(part.lengths.max()), np.arange(g)
+        lay = np.empty((len(part.lengths), g, prefix + s), dtype=np.int64)
+        lay[..., :prefix] = np.arange(prefix) * g + head[:, None]
+        lay[..., prefix:] = (prefix + part.padded(s))[:, None] * g + head[:, None]
+        back = (part.rows[:, None] * g + head) * (prefix + s) + (prefix + part.columns)[:, None]
+        return cls(part.tokens, _index(lay, device), _index(back, device), prefix + s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,28 +141,57 @@ class _QueryRows:
 
     @classmethod
     def of(
-        cls, part: Batch, start: int, keys: _KeyRows, prefix: int, heads: tuple[int, int], like: Tensor, *, whole: bool
+        cls, part: _Part, keys: _KeyRows, prefix: int, heads: tuple[int, int], like: Tensor, *, whole: bool
     ) -> _QueryRows:
-        """Those of `part`; `whole` says that they are all tokens of their rows."""
+        """Those of a part; `whole` says that they are all tokens of their rows."""
         h, g = heads
-        groups, most, head = h // g, int(part.lengths.max()), torch.arange(h)
+        groups, most, head = h // g, int(part.lengths.max()), np.arange(h)
         padded = part.padded(most)
-        lay = padded[:, None, :, None] * h + head.view(g, 1, groups)
-        rank = torch.arange(len(part.rows)) - part.starts[part.rows]
+        lay = padded[:, None, :, None] * h + head.reshape(g, 1, groups)
+        rank = np.arange(len(part.rows)) - part.starts[part.rows]
         back = ((part.rows[:, None] * g + head // groups) * most + rank[:, None]) * groups + head % groups
-        real = (torch.arange(most) < part.lengths[:, None]).to(like.dtype)
-        real = real.repeat_interleave(g, dim=0).repeat_interleave(groups, dim=1)[..., None]
-        columns = torch.arange(most)[None] if whole else part.columns[padded]  # (rows or 1, q)
-        hidden = (torch.arange(-prefix, keys.m - prefix) > columns[..., None]).repeat_interleave(groups, dim=1)
-        mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
-        mask = mask if whole else mask.repeat_interleave(g, dim=0)
-        lay, back = _moved(like.device, lay, back)
-        tokens = slice(start, start + len(part.rows))
-        return cls(tokens, lay, back, real.to(like.device), mask.to(like.device))
+        real = (np.arange(most) < part.lengths[:, None]).repeat(g, axis=0).repeat(groups, axis=1)
+        columns = np.arange(most)[None] if whole else part.columns[padded]  # (rows or 1, q)
+        hidden = (np.arange(-prefix, keys.m - prefix) > columns[..., None]).repeat(groups, axis=1)
+        hidden = hidden if whole else hidden.repeat(g, axis=0)
+        mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(torch.from_numpy(hidden), -torch.inf)
+        own = torch.from_numpy(real[..., None]).to(like.device, like.dtype)
+        return cls(part.tokens, _index(lay, like.device), _index(back, like.device), own, mask.to(like.device))
 
 
-def _moved(device: torch.device, *indices: Tensor) -> tuple[Tensor, ...]:
-    return tuple(index.reshape(-1).to(device) for index in indices)
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some rows of a batch, as numbers of their own; small index arithmetic is much faster in numpy.
+
+    Attributes:
+        tokens: Which of the batch they are.
+        lengths: As of `Batch`.
+        starts: The same.
+        rows: The same.
+        columns: The same.
+    """
+
+    tokens: slice
+    lengths: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, batch: Batch, first: int, last: int) -> _Part:
+        """The rows from `first` up to `last`."""
+        lengths, starts, rows, columns = (x.numpy() for x in (batch.lengths, batch.starts, batch.rows, batch.columns))
+        start = int(starts[first])
+        own = slice(start, int(starts[last - 1] + lengths[last - 1]))
+        return cls(own, lengths[first:last], starts[first:last] - start, rows[own] - first, columns[own])
+
+    def padded(self, most: int) -> NDArray[np.int64]:
+        """(rows, most) the token of every column; that of a pad is its row's last."""
+        return self.starts[:, None] + np.minimum(np.arange(most)[None], self.lengths[:, None] - 1)
+
+
+def _index(places: NDArray[np.int64], device: torch.device) -> Tensor:
+    return torch.from_numpy(places.reshape(-1)).to(device)
 
 
 class Keys:
@@ -189,10 +212,7 @@ class Keys:
         self.is_short = like.device.type == "cpu" and wide and longest <= SHORT
         size = ROWS if self.is_short else b
         self.parts = [(first, min(first + size, b)) for first in range(0, b, size)]
-        self.rows = [
-            _KeyRows.of(batch.part(*part), int(batch.starts[part[0]]), prefix, heads[1], like.device)
-            for part in self.parts
-        ]
+        self.rows = [_KeyRows.of(_Part.of(batch, *part), prefix, heads[1], like.device) for part in self.parts]
 
 
 class Attention:
@@ -210,12 +230,9 @@ class Attention:
             places = scored.places.to(keys.like.device)
             self.angles = Angles(keys.angles.cos[places], keys.angles.sin[places])
         self.rows = [
-            _QueryRows.of(
-                queries.part(*part), int(queries.starts[part[0]]), of_keys, keys.prefix, keys.heads, keys.like,
-                whole=scored is None,
-            )
+            _QueryRows.of(_Part.of(queries, *part), of_keys, keys.prefix, keys.heads, keys.like, whole=scored is None)
             for part, of_keys in zip(keys.parts, keys.rows, strict=True)
-        ]  # fmt: skip
+        ]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None, scale: float) -> Tensor:
         """What the queries find.
