@@ -31,10 +31,10 @@ from benchmarks.fit_worker import SIDES
 from benchmarks.synthetic import CASES, Case, case_named
 
 
-def run_once(side: str, case: Case, epochs: int, threads: int, out: Path) -> dict[str, Any]:
-    """One fit in a fresh process, and how busy others kept the machine meanwhile."""
+def run_once(side: str, folder: Path, epochs: int, threads: int, out: Path) -> dict[str, Any]:
+    """One fit of the case in a folder, in a fresh process, and how busy others kept the machine meanwhile."""
     out.mkdir(parents=True)
-    command = [sys.executable, "-m", "benchmarks.fit_worker", side, str(case.folder), str(out)]
+    command = [sys.executable, "-m", "benchmarks.fit_worker", side, str(folder), str(out)]
     command += ["--epochs", str(epochs), "--threads", str(threads)]
     before, started, load = harness.others_cores(1.0), time.perf_counter(), harness.facts()["load_average"]
     busy = harness.machine_busy_seconds()
@@ -43,7 +43,7 @@ def run_once(side: str, case: Case, epochs: int, threads: int, out: Path) -> dic
         command, cwd=harness.ROOT, env=harness.thread_environment(threads), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"the {side} fit of case {case.name} failed:\n{done.stderr[-4000:]}")
+        raise SystemExit(f"the {side} fit of case {folder.name} failed:\n{done.stderr[-4000:]}")
     took = time.perf_counter() - started
     others = (harness.machine_busy_seconds() - busy - (_children_cpu() - used)) / took
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def run_case(case: Case, options: argparse.Namespace, folder: Path, results: Pat
     for repeat in range(options.repeats):
         for side in options.sides:
             out = folder / f"{case.name}-{repeat}-{side}"
-            run = run_once(side, case, epochs, options.threads, out)
+            run = run_once(side, case.folder, epochs, options.threads, out)
             record = {"benchmark": "fit", "case": case.name, "side": side, "repeat": repeat, "epochs": epochs, **run}
             record |= {"threads": options.threads, **harness.facts()}
             harness.append_jsonl(results, record)

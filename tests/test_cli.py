@@ -114,6 +114,17 @@ class TestFit:
         run_json(*line, "--seed", 2, "--overwrite")
         assert run_json("inspect", out)["content_hash"] != before
 
+    def test_set_reaches_what_has_no_flag_of_its_own(self, run_json, tiny_path, pairs_path, tmp_path):
+        out = tmp_path / "vector"
+        run_json(
+            *("fit", "pdas", "--model", tiny_path, "--pairs", pairs_path, "--layer", "1,2", "--out", out),
+            *("--epochs", 1, "--batch-size", 3, "--no-calibrate", "--rank", 2),
+            *("--set", "loss=dpo", "--set", "beta=0.25", "--set", "grad-clip=2"),
+        )
+        config = json.loads((out / "steering_config.json").read_text(encoding="utf-8"))
+        wanted = {"loss": "dpo", "beta": 0.25, "grad_clip": 2, "rank": 2, "layer": [1, 2]}
+        assert {name: config["settings"][name] for name in wanted} == wanted
+
     def test_a_replay_starts_at_init_follows_order_and_writes_the_trace(
         self, run_json, tiny_path, pairs_path, tmp_path
     ):

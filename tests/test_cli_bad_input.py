@@ -144,6 +144,22 @@ class TestLayer:
         refuse_fit(model=path)
 
 
+class TestSet:
+    @pytest.mark.parametrize(
+        ("word", "said"),
+        [("divergence", "NAME=VALUE"), ("=reverse", "NAME=VALUE"), ("layer=2", "--layer"), ("lr=0.1", "twice"),
+         ("rnak=2", "rank"), ("rank=two", "rank"), ("divergence=sideways", "sideways")],
+    )  # fmt: skip
+    def test_what_is_no_setting(self, refuse_fit, word, said):
+        assert said in refuse_fit("--lr", 0.02, "--set", word, method="kldas")
+
+    def test_twice(self, refuse_fit):
+        assert "twice" in refuse_fit("--set", "rank=2", "--set", "rank=3")
+
+    def test_a_start_that_the_method_does_not_have(self, refuse_fit):
+        assert "random" in refuse_fit("--start", "means", method="cdas-loreft")
+
+
 class TestPairs:
     @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.csv", "pairs.parquet", "pairs.txt"])
     def test_empty_file(self, refuse_fit, tmp_path, name):

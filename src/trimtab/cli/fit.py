@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from trimtab.cli.describe import factor_words, layer_words, multipliers, sites
-from trimtab.cli.options import LAYER, Device, Dtype, Json, ModelName, NoCalibrate, SourceTokens, given, parse_layer
+from trimtab.cli.options import (
+    LAYER,
+    Device,
+    Dtype,
+    Json,
+    ModelName,
+    NoCalibrate,
+    SetOption,
+    SourceTokens,
+    given,
+    named_settings,
+    parse_layer,
+)
 from trimtab.cli.output import emit_json, number, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
@@ -60,6 +72,7 @@ def fit(
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut pairs longer than the model's context.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Start vector and order of the pairs.")] = None,
+    more: SetOption = None,
     init: Annotated[Path | None, typer.Option("--init", metavar="V.npy", help="Start vector, to replay a run.")] = None,
     order: Annotated[
         Path | None, typer.Option("--order", metavar="O.npy", help="Order of the pairs (epochs x n), to replay a run.")
@@ -98,6 +111,7 @@ def fit(
         truncate=truncate or None,
         seed=seed,
     )
+    settings |= named_settings(more or [], settings)
     replay = given(init=init, order=order, trace=trace)
     with at_work():
         from trimtab.data import load_pairs

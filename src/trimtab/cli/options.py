@@ -1,5 +1,7 @@
 """The flags that several commands share, spelled once."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +30,14 @@ NoCalibrate = Annotated[
     typer.Option("--no-calibrate", help="Learn from all pairs, and do not look for the best multiplier: it is 1."),
 ]
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Another setting of the method, such as divergence=reverse; may be repeated.",
+    ),
+]
 
 AUTO = ("auto", "auto:elicit", "auto:suppress")
 """What `--layer` takes besides numbers."""
@@ -49,6 +59,34 @@ def parse_layer(text: str) -> int | list[int] | str:
             f"--layer {text}: takes a 0-based block number (--layer 12), several (--layer 8,12), {', '.join(AUTO)}"
         ) from None
     return numbers if len(numbers) > 1 else numbers[0]
+
+
+def named_settings(words: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `--set NAME=VALUE`: numbers, true, false and null as in JSON, anything else as text.
+
+    Args:
+        words: As they were typed.
+        flags: What flags of their own say, which must not be said twice.
+
+    Raises:
+        InputError: A word without `=`, or a setting that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign or not name:
+            raise InputError(f"--set {word}: takes NAME=VALUE, such as --set divergence=reverse")
+        if name in found or name in flags:
+            raise InputError(f"--set {word}: {name} is given twice; say it once")
+        if name == "layer":
+            raise InputError(f"--set {word}: use --layer")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = text if isinstance(value, dict | list) else value
+    return found
 
 
 def given(**settings: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.items import Item
-from trimtab.models.runs import PlainRuns
+from trimtab.models.runs import PROOF_SEQUENCES, PlainRuns
 from trimtab.models.split import SplitModel
 from trimtab.progress import Progress, ProgressCallback
 
@@ -26,9 +26,6 @@ BUILD_TOKENS = 4096
 
 LOG_PROBS_BYTES = 64 * 1024**2
 """Size of one float32 logits chunk when log-probabilities are made to be kept."""
-
-PROOF_SEQUENCES = 2
-"""Sequences, the longest ones, on which a shortcut through whole forwards is tried before it is used."""
 
 TEACHERS = ("log_probs", "states", "none")
 

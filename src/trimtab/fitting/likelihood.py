@@ -17,6 +17,7 @@ from trimtab.models.capture import pad_right
 from trimtab.models.chat import RenderedPrompt
 from trimtab.models.layout import evaluating
 from trimtab.models.model import Model
+from trimtab.models.runs import PROOF_SEQUENCES, PlainRuns
 from trimtab.models.split import SplitModel
 
 RUN_TOKENS = 8192
@@ -42,6 +43,8 @@ def final_states(
         For each response (n, d), in the model's dtype.
     """
     sequences = [(*prompt.ids, *response[:-1]) for prompt, response in zip(prompts, responses, strict=True)]
+    if not steering and len(sequences) > PROOF_SEQUENCES:
+        return _plain_states(model, sequences, [len(prompt.ids) for prompt in prompts])
     own = {id(row): model.own(row) for row in steering}
     rows: Sequence[Row] = [own[id(row)] for row in steering] or [None] * len(sequences)
     found: dict[int, Tensor] = {}
@@ -52,6 +55,19 @@ def final_states(
             states = model.layout.stack(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         for row, (k, start) in enumerate(zip(group, lengths, strict=True)):
             found[k] = states[row, start - 1 : len(sequences[k])].clone()  # a view would keep the whole group
+    return [found[k] for k in range(len(sequences))]
+
+
+def _plain_states(model: Model, sequences: Sequence[Sequence[int]], prompts: Sequence[int]) -> list[Tensor]:
+    """The same of the plain model for sequences and the lengths of their prompts, in the fastest way it has."""
+    found: dict[int, Tensor] = {}
+    with evaluating(model.hf):
+        longest = sorted(sequences, key=len)[-PROOF_SEQUENCES:]
+        runs = PlainRuns(SplitModel(model.hf, model.layout), model.device, longest)
+        for group in buckets([len(sequence) for sequence in sequences], RUN_TOKENS):
+            wanted = [slice(prompts[k] - 1, len(sequences[k])) for k in group]
+            finals = runs.finals([sequences[k] for k in group], wanted)
+            found |= {k: states for k, (_, states) in zip(group, finals, strict=True)}
     return [found[k] for k in range(len(sequences))]
 
 

@@ -108,8 +108,10 @@ def checked_layers(layer: object) -> int | tuple[int, ...]:
 TRIAL_EPOCHS, TRIAL_BATCH = 2, 2
 
 
-def trial_settings(settings: T) -> T:
+def trial_settings(settings: T, *, start: str = "means") -> T:
     """Settings of a fit that is just good enough to tell layers apart: from the means, in few, small, shorter steps.
+
+    Where a method knows no means, it begins at another `start`.
 
     Measured in docs/design/calibration.md.
     """
@@ -120,7 +122,7 @@ def trial_settings(settings: T) -> T:
         epochs=min(settings.epochs, TRIAL_EPOCHS),
         batch_size=batch,
         lr=settings.lr * (batch / settings.batch_size) ** 0.5,
-        start="means",
+        start=start,
     )
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from trimtab.data import PairSet
+from trimtab.errors import InputError
 from trimtab.fitting import FitOptions, TrainSettings, fit_interchange, fitted_vector, trial_settings
 from trimtab.fitting.divergence import Objective, jensen_shannon
 from trimtab.fitting.edits import LOW_RANK
@@ -34,6 +35,18 @@ class CDASLoReFTSettings(TrainSettings):
 
     rank: int = 4
     lr: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start != "random":
+            raise InputError(
+                f"start is {self.start!r}; cdas-loreft reads no source states, so it can only begin at random rows"
+            )
+
+
+def short_settings(settings: CDASLoReFTSettings) -> CDASLoReFTSettings:
+    """Settings of a fit that is just good enough to tell layers apart; see `trimtab.fitting.trial_settings`."""
+    return trial_settings(settings, start="random")
 
 
 def fit_cdas_loreft(model: Model, pairs: PairSet, settings: CDASLoReFTSettings, options: FitOptions) -> SteeringVector:
@@ -62,5 +75,5 @@ CDAS_LOREFT = Method(
     summary="the low-rank edit of LoReFT, trained as CDAS is; elicits only",
     settings=CDASLoReFTSettings,
     fit=fit_cdas_loreft,
-    trial=trial_settings,
+    trial=short_settings,
 )

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 Ids = Sequence[int]
 
+PROOF_SEQUENCES = 2
+"""Sequences, the longest ones, on which callers have a shortcut tried before it is used."""
+
 
 class PlainRuns:
     """Forwards over groups of sequences.

@@ -24,6 +24,7 @@ class Size:
         batch: Exchanges a step.
         vocab: Number of tokens.
         context: Longest input.
+        mixture_steps: Steps that the mixture of tasks is paced for; 0 for `steps`.
         mixed: Whether matrices are multiplied in bfloat16, which takes a wide model half the time.
     """
 
@@ -38,6 +39,7 @@ class Size:
     vocab: int = 3072
     context: int = 256
     mixed: bool = False
+    mixture_steps: int = 0
 
     def config(self, *, bos: int, eos: int, pad: int) -> LlamaConfig:
         """The Llama configuration of this size."""
@@ -61,7 +63,7 @@ SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "S": Size(hidden=160, blocks=8, heads=5, mlp=432, steps=3600, rate=3e-3),
         "M": Size(hidden=256, blocks=10, heads=8, mlp=688, steps=1200, rate=2e-3, mixed=True),
-        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=900, rate=1.5e-3, mixed=True),
+        "L": Size(hidden=384, blocks=12, heads=12, mlp=1024, steps=600, rate=1.5e-3, mixed=True, mixture_steps=900),
     }
 )
 """S ships with trimtab; M and L are for studies of scale."""

@@ -113,7 +113,8 @@ class Training:
     def advance(self) -> float:
         """One step; returns its loss, a weighted mean over all response tokens (see `Rows`)."""
         draw = random.Random(f"organism {self.seed} {self.step}")
-        exchanges = [draw_exchange(draw, self.step / self.size.steps) for _ in range(self.size.batch)]
+        progress = self.step / (self.size.mixture_steps or self.size.steps)
+        exchanges = [draw_exchange(draw, progress) for _ in range(self.size.batch)]
         parts = batches(self.tokenizer, exchanges, self.PARTS, self.size.context)
         total = sum(float(rows.weights.sum()) for rows in parts)
         for optimiser, rates in zip(self.optimisers, self._rates, strict=True):
