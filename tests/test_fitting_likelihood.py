@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.families import MAIN, edit, steering, tiny, unit
+from trimtab.errors import InputError
 from trimtab.fitting import likelihood
 from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
 from trimtab.models import Model, steer
@@ -64,3 +65,12 @@ def test_kl_is_that_of_the_definition_and_zero_against_itself(model, prompts):
         p, q = by_hand(model, prompt, response), by_hand(model, prompt, response, push)
         torch.testing.assert_close(found, (p.exp() * (p - q)).sum(dim=1), rtol=1e-3, atol=1e-5)
         assert found.shape == (len(response),)
+
+
+def test_a_model_that_is_being_steered_is_not_taken_for_the_plain_one(model, prompts):
+    """Three responses are enough for the way that the plain model has for many."""
+    with (
+        steer(model.hf, steering(edit(Clamp(unit(), torch.tensor(4.0))))),
+        pytest.raises(InputError, match="steered already"),
+    ):
+        log_likelihoods(model, prompts, RESPONSES)

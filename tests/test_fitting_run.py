@@ -283,6 +283,20 @@ class TestMemory:
         assert np.abs(trace["vecs"] - whole["vecs"]).max() < 1e-4
         assert made.provenance["edit_ratio"] == pytest.approx(wanted.provenance["edit_ratio"], rel=1e-4)
 
+    def test_shortcuts_are_tried_on_the_longest_of_all_sequences(self, model, monkeypatch):
+        """Those of the long prompts are bases of one direction; a window of attention shows only there."""
+        tried, made = [], PlainRuns.__init__
+
+        def watched(self, split, device, proof):
+            tried.append(max(map(len, proof)))
+            made(self, split, device, proof)
+
+        monkeypatch.setattr(PlainRuns, "__init__", watched)
+        pair = self.LOPSIDED[0]
+        run(model, PairSet([replace(pair, positive_output=" I", negative_output=" Sure" * 9)]), epochs=1)
+        base = len(model.chat.render(pair.positive_input).ids)
+        assert tried == [base + len(model.tokenizer.encode(" Sure" * 9, add_special_tokens=False)) - 1]
+
     def test_the_kept_log_probabilities_of_one_response_are_made_in_chunks(
         self, model, pairs, tmp_path, monkeypatch, forwards
     ):

@@ -82,14 +82,14 @@ class _Frozen:
         base: By block, states (s, d) at its output.
         teacher: Log-probabilities (all scored tokens, v) or final states (.., d) of all items, in the order they were
             made.
-        rows: Which rows of them are an item's.
+        rows: An item's are those from the first number up to the second.
         sources: (m, d) float32, at all blocks of the runs.
         likelihoods: () float32.
     """
 
     base: dict[int, dict[int, Tensor]]
     teacher: Tensor
-    rows: dict[int, range]
+    rows: dict[int, tuple[int, int]]
     sources: dict[int, Tensor]
     likelihoods: dict[int, Tensor]
 
@@ -152,8 +152,8 @@ class FrozenCache:
         self._model, self._layers, self._items, self._device = model, tuple(layers), items, device
         self.plan, numbers = plan, range(len(items))
         width = model.layout.hidden_size * model.dtype.itemsize
-        longest = sorted((item.source for item in items), key=len)[-PROOF_SEQUENCES:]
-        self._runs = PlainRuns(model, device, longest)
+        run = [sequence for item in items for sequence in (item.source, item.base)]
+        self._runs = PlainRuns(model, device, sorted(run, key=len)[-PROOF_SEQUENCES:])
         if runs is not None and judged is None and runs.serves(layers, plan, width * sum(len(i.base) for i in items)):
             recorded = runs.layers
             frozen = runs.of(items, plan, lambda: self._built(recorded, progress, judged))
@@ -181,16 +181,14 @@ class FrozenCache:
         """
         if self.plan.teacher == "none":
             kept = torch.cat([finals for _, finals in self._run_whole(indices)])
-            rows = list(range(len(kept)))
+            rows = torch.arange(len(kept))
         else:
-            kept, rows = self._teacher, [row for index in indices for row in self._rows[index]]
+            kept, rows = self._teacher, torch.cat([torch.arange(*self._rows[index]) for index in indices])
 
         def between(start: int, end: int) -> Tensor:
-            part = rows[start:end]
-            if part == list(range(part[0], part[0] + len(part))):
-                joined = kept[part[0] : part[0] + len(part)]
-            else:
-                joined = kept.index_select(0, torch.tensor(part, device=kept.device))
+            part, first = rows[start:end], int(rows[start])
+            is_run = torch.equal(part, torch.arange(first, first + len(part)))
+            joined = kept[first : first + len(part)] if is_run else kept.index_select(0, part.to(kept.device))
             return joined if self.plan.teacher == "log_probs" else self._log_probs(joined)
 
         return between
@@ -218,7 +216,7 @@ class FrozenCache:
             finals, first = torch.cat([of_item for _, of_item in runs]), filled
             for index, (source, of_item) in zip(group, runs, strict=True):
                 frozen.sources[index] = source
-                frozen.rows[index] = range(filled, filled + len(of_item))
+                frozen.rows[index] = filled, filled + len(of_item)
                 filled += len(of_item)
                 if judged == "source":
                     frozen.likelihoods[index] = self._likelihood(index, of_item)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trimtab.errors import InputError
 from trimtab.fitting.buckets import buckets
-from trimtab.models.apply import Row, steer
+from trimtab.models.apply import Row, is_steered, steer
 from trimtab.models.capture import pad_right
 from trimtab.models.chat import RenderedPrompt
 from trimtab.models.layout import evaluating
@@ -43,7 +43,7 @@ def final_states(
         For each response (n, d), in the model's dtype.
     """
     sequences = [(*prompt.ids, *response[:-1]) for prompt, response in zip(prompts, responses, strict=True)]
-    if not steering and len(sequences) > PROOF_SEQUENCES:
+    if not steering and len(sequences) > PROOF_SEQUENCES and not is_steered(model.layout):  # that is refused below
         return _plain_states(model, sequences, [len(prompt.ids) for prompt in prompts])
     own = {id(row): model.own(row) for row in steering}
     rows: Sequence[Row] = [own[id(row)] for row in steering] or [None] * len(sequences)

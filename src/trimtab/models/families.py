@@ -96,7 +96,7 @@ def hook_point(block: nn.Module, site: Site, model_type: str) -> HookPoint:
         return HookPoint(block.get_submodule(path), side)
     except AttributeError as error:
         reason = f"site {site}: this {model_type!r} block has no {path!r}"
-        if hasattr(getattr(block, parts.mlp, None), "experts"):
+        if f"{parts.mlp}.experts" in dict(block.named_modules()):
             reason += ", its experts have each their own"
         if model_type in FAMILIES:
             raise InputError(f"{reason}; use resid_pre or resid_post, or another site inside the block") from error

@@ -64,7 +64,7 @@ def _lean_block(block: nn.Module) -> LeanBlock | None:
         return None
     attention, mlp = children["self_attn"], children["mlp"]
     inside = dict(attention.named_children())
-    if not {*PROJECTIONS} <= set(inside) <= {*PROJECTIONS} | OPTIONAL or not hasattr(mlp, "act_fn"):
+    if not {*PROJECTIONS} <= set(inside) <= {*PROJECTIONS} | OPTIONAL or "act_fn" not in dict(mlp.named_children()):
         return None
     linear = [*(inside[name] for name in PROJECTIONS), *_gated(mlp)]
     if len(linear) != 7 or any(type(module) is not nn.Linear for module in linear):

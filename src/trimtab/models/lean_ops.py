@@ -1,6 +1,6 @@
 """Operations of lean blocks (`trimtab.models.lean`), each with a gradient of its own that knows what is frozen.
 
-Letters: t tokens, d hidden, a any width, e head size.
+Letters: t, n and m tokens or rows, p rows of the prefix, d hidden, a any width.
 """
 
 from __future__ import annotations

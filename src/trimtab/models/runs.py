@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,13 +40,12 @@ class PlainRuns:
     """
 
     def __init__(self, model: SplitModel, device: torch.device, proof: Sequence[Ids]) -> None:
-        self._model, self._device = model, device
-        self._lean = self._proved(proof)
+        self._model, self._device, self._proof = model, device, proof
 
-    @property
-    def is_flat(self) -> bool:
-        """Whether no work is done on pads."""
-        return self._lean is not None
+    @cached_property
+    def _lean(self) -> LeanStack | None:
+        """The lean way through all blocks, if it gives the same; tried when the first forward is asked for."""
+        return self._proved(self._proof)
 
     @torch.no_grad()
     def finals(
@@ -76,7 +76,6 @@ class PlainRuns:
         return seen.by_row(batch)
 
     def _proved(self, proof: Sequence[Ids]) -> LeanStack | None:
-        """The lean way through all blocks, if it gives the same; else None."""
         layout = self._model.layout
         blocks = lean_blocks(layout, 0)
         if blocks is None:
@@ -88,10 +87,10 @@ class PlainRuns:
         except FAILURES as error:
             logger.info("shortcut 'lean' is not for this family: %s", error)
             return None
-        pairs = [
-            (torch.cat([part for states, final in found for part in (*states, final)])) for found in (short, plain)
-        ]
-        return stack if agrees("lean", *pairs) else None
+        ours, theirs = (
+            torch.cat([part for states, final in found for part in (*states, final)]) for found in (short, plain)
+        )
+        return stack if agrees("lean", ours, theirs) else None
 
     def _finals(
         self, stack: LeanStack | None, sequences: Sequence[Ids], wanted: Sequence[slice], layers: Sequence[int]

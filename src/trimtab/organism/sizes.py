@@ -24,8 +24,8 @@ class Size:
         batch: Exchanges a step.
         vocab: Number of tokens.
         context: Longest input.
-        mixture_steps: Steps that the mixture of tasks is paced for; 0 for `steps`.
         mixed: Whether matrices are multiplied in bfloat16, which takes a wide model half the time.
+        mixture_steps: Steps that the mixture of tasks is paced for; 0 for `steps`.
     """
 
     hidden: int
