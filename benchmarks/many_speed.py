@@ -28,13 +28,15 @@ def timed(run: Callable[[], Mapping[str, Any]]) -> tuple[float, float, Mapping[s
     return time.perf_counter() - wall, time.process_time() - cpu, found
 
 
-def measure(model: Any, concepts: Mapping[str, Any], batch: int, layer: int, repeats: int) -> dict[str, Any]:
+def measure(
+    model: Any, concepts: Mapping[str, Any], batch: int, layer: int, repeats: int, epochs: int
+) -> dict[str, Any]:
     """Both ways in turns; medians, and how far the vectors lie apart."""
     import torch
 
     import trimtab as tt
 
-    settings = {"layer": layer, "epochs": 2, "batch_size": batch, "calibrate": False}
+    settings = {"layer": layer, "epochs": epochs, "batch_size": batch, "calibrate": False}
     ways = {
         "single": lambda: {name: tt.fit("cdas", model, pairs, **settings) for name, pairs in concepts.items()},
         "many": lambda: tt.fit_many("cdas", model, concepts, **settings),
@@ -54,6 +56,7 @@ def measure(model: Any, concepts: Mapping[str, Any], batch: int, layer: int, rep
         "benchmark": "many",
         "concepts": len(concepts),
         "pairs": len(next(iter(concepts.values()))),
+        "epochs": epochs,
         "rows_a_step": 2 * batch,
         "single_wall_s": median(a[0] for a, _ in pairs),
         "many_wall_s": median(b[0] for _, b in pairs),
@@ -70,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="organism")
     parser.add_argument("--concepts", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--layer", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = harness.RESULTS / time.strftime("many-%Y%m%d-%H%M%S.jsonl")
     found = []
     for batch in options.batch_sizes:
-        found.append(measure(model, concepts, batch, options.layer, options.repeats))
+        found.append(measure(model, concepts, batch, options.layer, options.repeats, options.epochs))
         harness.append_jsonl(results, found[-1] | {"threads": options.threads, **harness.facts()})
         sys.stderr.write(f"{found[-1]}\n")
     header = ["rows a step", "concepts", "single s", "many s", "gain (wall)", "range", "gain (CPU)", "least cosine"]

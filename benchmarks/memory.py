@@ -3,8 +3,7 @@
     python -m benchmarks.memory --cases A B C --batch-sizes 4 16
 
 Every fit is a process of its own (`fit_worker.py`, trimtab's side); memory is the highest resident size during the fit
-minus the size right before it. The formula (`predicted`) knows the shapes only. It is not in the docs yet: it must
-first hold within 15 %, and in a first trial (case A) what was measured lay 17 to 47 % below it.
+minus the size right before it. The formula (`predicted`, explained in docs/models.md) knows the shapes only.
 """
 
 from __future__ import annotations
@@ -22,8 +21,14 @@ from benchmarks.fit_speed import build_cases, run_once
 from benchmarks.synthetic import CASES, SOURCE_TOKENS, Case, case_named
 
 MB = 1e6
-TORCH = 45 * MB
+TORCH = 30 * MB
 """What the first products and backward passes take on a CPU whatever the model: buffers, and code that is read in."""
+CHUNK = 16 * 2**20
+"""Most bytes of logits at a time in a step."""
+BUILD_CHUNK = 64 * 2**20
+"""The same while the cache is built."""
+BUILD_TOKENS = 4096
+"""Most tokens in a forward while the cache is built."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,13 @@ def predicted(shapes: Shapes) -> dict[str, float]:
     s, size = shapes, shapes.itemsize
     mean, longest = sum(s.tokens) / len(s.tokens), max(s.tokens)
     t, n = s.rows * mean, s.rows * sum(s.scored) / len(s.scored)
-    cache = size * sum(s.tokens) * s.d + 4 * sum(s.scored) * s.v
-    block = 2 * s.d + 2 * s.f + 2 * (s.h + s.g) * s.e + s.h * longest  # numbers a token
-    head = min(4 * n * s.v, 16 * 2**20)
-    step = size * t * ((s.above - 1) * block + 3 * s.d + 2 * s.g * s.e) + size * n * block + 4 * head
-    built = min(4096, sum(s.tokens))
-    build = size * built * (5 * s.d + 3 * s.f) + min(4 * sum(s.scored) * s.v, 64 * 2**20)
+    logits = 4 * sum(s.scored) * s.v
+    cache = size * sum(s.tokens) * s.d + logits
+    build = max(size * min(BUILD_TOKENS, sum(s.tokens)) * 3 * (s.d + s.f), min(logits, BUILD_CHUNK))
+    queries = s.d + 2 * s.f + s.h * s.e + s.h * longest  # what a query token leaves for the backward pass, in numbers
+    keys = s.d + 2 * s.g * s.e
+    kept = size * (t * ((s.above - 1) * (queries + keys) + keys + 3 * s.d) + n * queries)
+    step = kept + max(3 * min(4 * n * s.v, CHUNK), size * t * 2 * (s.d + s.f))
     return {"torch": TORCH, "cache": cache, "build": build, "step": step, "peak": TORCH + cache + max(build, step)}
 
 

@@ -191,6 +191,7 @@ class _SiteHook:
     tracker: RowTracker
     head_size: int | None
     _edits: dict[tuple[int, tuple[int, ...], torch.device], SiteEdit] = field(default_factory=dict)
+    _places: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict)
 
     def on_output(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         """Forward hook."""
@@ -227,30 +228,38 @@ class _SiteHook:
                 f"steering has {self.plan.n} entries but the batch has {state.shape[0]} rows; "
                 "give one entry a row, or one for all"
             )
+        edited: list[tuple[Tensor, Tensor]] = []
         for number, group in enumerate(self.plan.groups):
-            state = self._edit_group(state, number, group, forward)
-        return state
-
-    def _edit_group(self, state: Tensor, number: int, group: Group, forward: Forward) -> Tensor:
-        here = [
-            (k, i)
-            for k, i in enumerate(group.steering.interventions)
-            if i.site == self.site and not forward.picks_none(i.positions)
-        ]
-        if not here:
+            here = [
+                (k, i)
+                for k, i in enumerate(group.steering.interventions)
+                if i.site == self.site and not forward.picks_none(i.positions)
+            ]
+            if here and group.rows is None:
+                return self._edit_group(state, None, number, here, forward)
+            if here:
+                rows = self._rows(number, state)
+                edited.append((rows, self._edit_group(state.index_select(0, rows), rows, number, here, forward)))
+        if not edited:
             return state
-        width = here[0][1].transform.width
+        return state.index_copy(0, torch.cat([rows for rows, _ in edited]), torch.cat([part for _, part in edited]))
+
+    def _edit_group(
+        self,
+        state: Tensor,
+        rows: Tensor | None,
+        number: int,
+        here: Sequence[tuple[int, Intervention]],
+        forward: Forward,
+    ) -> Tensor:
+        """A group's rows of the state (n, s, d), edited; `rows` are their places in the batch, None = all of it."""
+        steering, width = self.plan.groups[number].steering, here[0][1].transform.width
         if width != state.shape[-1]:
-            label = group.steering.label
-            raise InputError(f"{label} at {self.site} has width {width}, the state there {state.shape[-1]}")
+            raise InputError(f"{steering.label} at {self.site} has width {width}, the state there {state.shape[-1]}")
         edit = self._prepared(number, here, state.device)
-        masks = [forward.mask(i.positions, group.steering.prefix_ids) for _, i in here]
+        masks = [forward.mask(i.positions, steering.prefix_ids) for _, i in here]
         masks = [mask if mask is None else mask.to(state.device) for mask in masks]
-        if group.rows is None:
-            return edit(state, masks)
-        chosen = self._rows(group.rows, state)
-        part = edit(state.index_select(0, chosen), [m if m is None else m.index_select(0, chosen) for m in masks])
-        return state.index_copy(0, chosen, part)
+        return edit(state, [m if m is None or rows is None else m.index_select(0, rows) for m in masks])
 
     def _prepared(self, number: int, here: Sequence[tuple[int, Intervention]], device: torch.device) -> SiteEdit:
         key = (number, tuple(k for k, _ in here), device)
@@ -259,11 +268,17 @@ class _SiteHook:
                 self._edits[key] = SiteEdit.build([i for _, i in here], device)
         return self._edits[key]
 
-    def _rows(self, rows: tuple[int, ...], state: Tensor) -> Tensor:
-        assert self.plan.n is not None
-        member = torch.zeros(self.plan.n, dtype=torch.int64)
-        member[list(rows)] = 1
-        return repeat_rows(member, state.shape[0], "steering").nonzero()[:, 0].to(state.device)
+    def _rows(self, number: int, state: Tensor) -> Tensor:
+        """Where a group's rows lie in the batch."""
+        key = (number, state.shape[0], state.device)
+        if key not in self._places:
+            assert self.plan.n is not None
+            member = torch.zeros(self.plan.n, dtype=torch.int64)
+            member[list(self.plan.groups[number].rows or ())] = 1
+            with torch.inference_mode(False):
+                places = repeat_rows(member, state.shape[0], "steering").nonzero()[:, 0]
+                self._places[key] = places.to(state.device)
+        return self._places[key]
 
 
 class _Enter:

@@ -18,6 +18,7 @@ from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel, Sto
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from trimtab.models.apply import steer
+from trimtab.models.kvcache import RoomyLayer, roomy_cache
 from trimtab.models.layout import evaluating
 from trimtab.models.sampling import GenerationProgress, GumbelSampling
 from trimtab.models.versions import CACHE
@@ -38,7 +39,7 @@ GREEDY: dict[str, object] = {**_ONE_EACH, **dict.fromkeys(_KEPT, False), **dict.
 Some of it would make a row's text depend on its pads or the clock, or be refused in a batch. Where a text ends
 (`eos_token_id`) stays the model's business.
 """
-SELECTABLE = (DynamicLayer, DynamicSlidingWindowLayer)
+SELECTABLE = (RoomyLayer, DynamicLayer, DynamicSlidingWindowLayer)
 FEWEST = 8
 """A batch of fewer rows costs about as much as one row."""
 
@@ -95,7 +96,7 @@ class Writer:
         ids, mask = ids.to(device), mask.to(device)  # pyright: ignore[reportArgumentType,reportCallIssue]
         noise = GumbelSampling(temperature, seeds) if temperature > 0 else None
         may_thin = self._may_thin(prompts, rows)
-        left, cache = list(range(len(prompts))), None
+        left, cache = list(range(len(prompts))), roomy_cache(self._hf) if self._can_thin else None
         answers: list[Ids] = [()] * len(prompts)
         while True:
             thinning = Thinning(self.ends) if may_thin and len(left) > FEWEST else None
@@ -108,6 +109,7 @@ class Writer:
                 most=longest + most - ids.shape[1],
                 processors=[*([] if noise is None else [noise.of(left)]), columns],
                 thinning=thinning,
+                goes_on=len(left) < len(prompts),
             )
             ids = found.sequences
             for k, row in zip(left, ids[:, longest:].tolist(), strict=True):
@@ -152,10 +154,11 @@ class Writer:
         most: int,
         processors: list[Any],
         thinning: Thinning | None,
+        goes_on: bool,
     ) -> Any:
-        goes_on: dict[str, Any] = {} if cache is None else {CACHE: cache}
+        given: dict[str, Any] = {} if cache is None else {CACHE: cache}
         needs_prompt = any(i.positions.needs_prompt for row in steering if row is not None for i in row.interventions)
-        known = lengths if cache is not None and needs_prompt else None
+        known = lengths if goes_on and needs_prompt else None
         with steer(self._hf, steering, prompt_lengths=known), evaluating(self._hf):
             return self._hf.generate(  # pyright: ignore[reportCallIssue]
                 input_ids=ids,
@@ -164,7 +167,7 @@ class Writer:
                 logits_processor=LogitsProcessorList(processors),
                 stopping_criteria=StoppingCriteriaList([] if thinning is None else [thinning]),
                 pad_token_id=self._pad,
-                **goes_on,
+                **given,
                 **GREEDY,
             )
 
