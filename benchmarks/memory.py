@@ -1,9 +1,9 @@
 """Peak memory of a fit against a formula.
 
-    python -m benchmarks.memory --cases A B C --batch-sizes 4 16
+    python -m benchmarks.memory --cases A B C --batch-sizes 4 8 16
 
 Every fit is a process of its own (`fit_worker.py`, trimtab's side); memory is the highest resident size during the fit
-minus the size right before it. The formula (`predicted`, explained in docs/models.md) knows the shapes only.
+minus the size right before it. The formula (`predicted`, explained in docs/methods.md) knows the shapes only.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the fits, print a table."""
     parser = argparse.ArgumentParser(description="Peak memory of fits against a formula.")
     parser.add_argument("--cases", nargs="+", type=case_named, default=list(CASES.values()))
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[4, 16])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[4, 8, 16])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)

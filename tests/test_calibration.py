@@ -466,6 +466,9 @@ class TestLayers:
         assert best == 2
         assert sorted(made) == [0, 1, 2]
 
+    def test_neighbours_of_the_best_may_all_diverge(self, model, told_apart):
+        assert Search(model, Split(numbered(4), numbered(4)))._tried({}, (1.0,), 2) == {}
+
     def test_the_best_layer_wins(self, model, told_apart):
         found = self.search(model, lambda layer: [0.1, 0.2, 0.9][layer])
         best, record = found.layer(*2 * [lambda pairs, layer: clamping(model, 1.0, layer)])

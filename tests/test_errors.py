@@ -19,7 +19,9 @@ def test_wrong_input_is_also_a_value_error_and_a_failed_network_is_not():
 
 def test_a_missing_extra_names_the_command_that_mends_it():
     error = MissingExtraError("Reading from the Hub", "datasets", "hub")
-    assert str(error) == "Reading from the Hub needs the package 'datasets': run pip install 'trimtab[hub]'"
+    assert str(error) == (
+        "Reading from the Hub needs the package 'datasets': run pip install datasets (trimtab's extra 'hub' brings it)"
+    )
     assert (error.feature, error.package, error.extra) == ("Reading from the Hub", "datasets", "hub")
 
 

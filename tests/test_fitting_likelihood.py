@@ -8,6 +8,7 @@ from trimtab.errors import InputError
 from trimtab.fitting import likelihood
 from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
 from trimtab.models import Model, steer
+from trimtab.models.tiny import tiny_model
 from trimtab.steering import Clamp
 
 PROMPTS = ["Hi", "Tell me a story about a dog and a cat", "Bye"]
@@ -74,3 +75,14 @@ def test_a_model_that_is_being_steered_is_not_taken_for_the_plain_one(model, pro
         pytest.raises(InputError, match="steered already"),
     ):
         log_likelihoods(model, prompts, RESPONSES)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_nothing_diverges_from_itself(dtype):
+    """Plain states of many responses might be computed another way than steered ones; here they must not."""
+    model = Model(*tiny_model("llama", dtype=dtype))
+    prompts = [model.chat.render(prompt) for prompt in PROMPTS]
+    plain = final_states(model, prompts, RESPONSES)
+    untouched = final_states(model, prompts, RESPONSES, [None] * 3)
+    assert all(torch.equal(one, other) for one, other in zip(plain, untouched, strict=True))
+    assert all(float(kl.max()) < 1e-6 for kl in kl_divergences(model, plain, untouched))

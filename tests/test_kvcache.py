@@ -21,7 +21,7 @@ def same(roomy, plain):
 
 
 def filled(*parts):
-    roomy, plain = RoomyLayer(), DynamicLayer()
+    roomy, plain = RoomyLayer(1000), DynamicLayer()
     for part in parts:
         found, expected = roomy.update(*part), plain.update(*part)
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
@@ -44,8 +44,24 @@ def test_a_token_is_written_where_there_is_room():
     assert roomy.keys.data_ptr() != place  # full
 
 
+def test_no_more_room_is_made_than_will_be_needed():
+    roomy = RoomyLayer(9)
+    roomy.update(*columns(5, 0))
+    assert roomy._storage[0].shape[1] == 9
+    roomy.update(*columns(7, 1))  # told wrong
+    assert roomy.keys.shape[2] == 12
+
+
+def test_rows_that_leave_take_their_storage_with_them():
+    roomy, _ = filled(columns(5, 0))
+    roomy.batch_select_indices(torch.tensor([1]))
+    assert roomy._storage is None
+    assert roomy._views is None
+    assert roomy.keys.shape[0] == 1
+
+
 def test_earlier_views_stay_as_they_were():
-    roomy = RoomyLayer()
+    roomy = RoomyLayer(1000)
     keys, values = roomy.update(*columns(5, 0))
     before = keys.clone(), values.clone()
     for k in range(SPARE + 2):
@@ -79,9 +95,9 @@ def test_it_goes_on_after_a_change(change):
 
 
 def test_a_cache_is_made_of_the_layers_the_model_asks_for():
-    assert {type(layer) for layer in roomy_cache(model_of("llama")).layers} == {RoomyLayer}
+    assert {type(layer) for layer in roomy_cache(model_of("llama"), 40).layers} == {RoomyLayer}
     own = DynamicCache(config=model_of("gemma2").config)
-    mixed = roomy_cache(model_of("gemma2"))
+    mixed = roomy_cache(model_of("gemma2"), 40)
     assert [type(layer) for layer in mixed.layers] == [
         RoomyLayer if type(layer) is DynamicLayer else type(layer) for layer in own.layers
     ]
@@ -92,8 +108,8 @@ def test_a_cache_is_made_of_the_layers_the_model_asks_for():
 def test_none_where_the_model_is_told_to_take_another(name, value, monkeypatch):
     hf = model_of("llama")
     monkeypatch.setattr(hf.generation_config, name, value)
-    assert roomy_cache(hf) is None
+    assert roomy_cache(hf, 40) is None
 
 
 def test_none_for_a_model_without_keys_and_values():
-    assert roomy_cache(model_of("mamba")) is None
+    assert roomy_cache(model_of("mamba"), 40) is None

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.families import FAMILIES, model_of
+from trimtab.errors import InputError
 from trimtab.fitting.items import Item
 from trimtab.fitting.trainer import scored_chunks, shared_prefix
 from trimtab.models.layout import check_layout, find_layout
@@ -68,6 +69,42 @@ def test_blocks_of_llama_s_kind_run_the_lean_way(upper_of, name):
     assert upper._shortcuts == Shortcuts(lean=True)
     assert upper.is_flat
     assert not seen
+
+
+IDS = [[*PREFIX, *range(20 + 10 * row, 20 + 10 * row + length)] for row, length in enumerate(LENGTHS.tolist())]
+
+
+def trunk_of(split, layer=1):
+    """The states of `IDS` behind the prefix."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in IDS], batch_first=True)
+    return split.trunk(ids, layer)[:, len(PREFIX) :]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_upper_blocks_alone_are_those_of_the_whole_model(upper_of, name):
+    hf, split, upper = upper_of(name)
+    with frozen(hf):
+        upper.check_alone(trunk_of(split), ROWS, COLUMNS, LENGTHS, IDS)
+
+
+def test_blocks_that_read_token_ids_are_refused(upper_of):
+    """Gemma 4 adds embeddings of the tokens inside its blocks; blocks that run alone do not know the tokens."""
+    hf, split, upper = upper_of("llama")
+    stack, block, seen = split.layout.stack, split.layout.blocks[-1], {}
+
+    def look(_, __, kwargs):
+        seen["ids"] = kwargs["input_ids"]
+
+    handles = [
+        stack.register_forward_pre_hook(look, with_kwargs=True),
+        block.register_forward_hook(lambda _, __, states: states + 30 * stack.embed_tokens(seen["ids"])),
+    ]
+    try:
+        with frozen(hf), pytest.raises(InputError, match="read more than the hidden state"):
+            upper.check_alone(trunk_of(split), ROWS, COLUMNS, LENGTHS, IDS)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @pytest.mark.parametrize("name", ["phi3", "gemma2", "gpt2"])

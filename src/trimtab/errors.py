@@ -62,7 +62,10 @@ class MissingExtraError(InputError):
 
     def __str__(self) -> str:
         """One line with the command that mends it."""
-        return f"{self.feature} needs the package {self.package!r}: run pip install 'trimtab[{self.extra}]'"
+        return (
+            f"{self.feature} needs the package {self.package!r}: run pip install {self.package} "
+            f"(trimtab's extra {self.extra!r} brings it)"
+        )
 
 
 class NetworkError(TrimtabError):

@@ -54,10 +54,14 @@ def generate(
     ] = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system prompt.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Prompts as they are, without the chat template.")] = False,
-    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", help="Longest answer.")] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", help="0 = greedy.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", help="Longest answer; 128 if not given.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="0 = greedy, the default.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the sampling.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Prompts answered at a time.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Prompts answered at a time; 8 if not given.")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,

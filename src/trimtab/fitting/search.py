@@ -352,8 +352,10 @@ class Search:
         self, vectors: Mapping[int, SteeringVector], grid: Sequence[float], n: int
     ) -> dict[int, dict[str, Tried]]:
         """What each layer does at its best multiplier of the grid; of a wider one if none serves both directions."""
+        if not vectors:
+            return {}
         found = self._best(list(vectors.values()), grid, n)
-        if found and _served(found) <= POOR:
+        if _served(found) <= POOR:
             for tried, wider in zip(found, self._best(list(vectors.values()), WIDER, n), strict=True):
                 for way, each in wider.items():
                     tried[way] = max(tried[way], each, key=lambda one: one[0].rank)

@@ -161,9 +161,11 @@ class EditTrainer:
         shared = shared_prefix(items)
         self._device = cache.sources.device
         self._upper = UpperBlocks(model, settings.layers[0], items[0].base[:shared], self._device)
-        longest = sorted(range(len(items)), key=lambda index: -len(items[index].base))[:PROOF_ITEMS]
-        states, _ = self._padded(longest)
-        self._upper.prove(states, *self._scored(longest), self._lengths(longest))
+        longest = sorted(range(len(items)), key=lambda index: -len(items[index].base))
+        longest = longest[: max(1, min(PROOF_ITEMS, settings.max_tokens // len(items[longest[0]].base)))]
+        states, where = self._padded(longest)[0], (*self._scored(longest), self._lengths(longest))
+        self._upper.check_alone(states, *where, [items[index].base for index in longest])
+        self._upper.prove(states, *where)
 
     def run(self, jobs: Sequence[Job], progress: ProgressCallback | None = None) -> list[Trace]:
         """Train all jobs, in lockstep; a trace each. One whose loss or gradient is not finite stops there."""

@@ -51,7 +51,7 @@ def find_method(name: str) -> Method:
 
 
 SHARED_BYTES = 2 * 1024**3
-"""Most that the fits of one search keep of the forwards that they share."""
+"""Most that the fits of one search keep of the forwards they share, for each set of pairs, unless `cache_bytes` says."""
 
 AUTO: Mapping[str, Sequence[str]] = MappingProxyType(
     {"auto": DIRECTIONS, **{f"auto:{direction}": (direction,) for direction in DIRECTIONS}}
@@ -148,7 +148,9 @@ def fit(
         vector = fitted(split.train, layer, given_options)
         return Search(model, split, progress).calibrated(vector)
     search, short = Search(model, split, progress, AUTO[layer]), None if chosen.trial is None else short_fit
-    runs.append(FrozenRuns(search.candidates, SHARED_BYTES))
+    budget = settings.get("cache_bytes", SHARED_BYTES)
+    assert isinstance(budget, int)  # checked with the other settings
+    runs.append(FrozenRuns(search.candidates, budget))
     if not calibrate:
         block, layers = search.layer(short, whole_fit)
         vector = fitted(data, block, given_options)

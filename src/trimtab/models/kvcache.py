@@ -24,8 +24,10 @@ class RoomyLayer(DynamicLayer):
     token then gets new storage.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """An empty layer; `most` is how many columns are ever needed."""
         super().__init__()
+        self._most = most
         self._storage: tuple[Tensor, Tensor] | None = None
         self._views: tuple[Tensor, Tensor] | None = None
 
@@ -36,7 +38,8 @@ class RoomyLayer(DynamicLayer):
         n = self.get_seq_length()
         end = n + key_states.shape[-2]
         if not self._has_room(end):
-            self._storage = self._moved(self.keys, key_states, n, end), self._moved(self.values, value_states, n, end)
+            room = max(end, min(self._most, end + max(SPARE, end // 4)))
+            self._storage = self._moved(self.keys, key_states, n, room), self._moved(self.values, value_states, n, room)
         assert self._storage is not None
         for storage, fresh in zip(self._storage, (key_states, value_states), strict=True):
             storage[:, n:end] = fresh.transpose(1, 2)
@@ -53,27 +56,42 @@ class RoomyLayer(DynamicLayer):
         return self.keys is self._views[0] and self.values is self._views[1]
 
     @staticmethod
-    def _moved(old: Tensor | None, fresh: Tensor, n: int, end: int) -> Tensor:
-        """Storage for `end` columns and more, with the n old ones in front."""
+    def _moved(old: Tensor | None, fresh: Tensor, n: int, room: int) -> Tensor:
+        """Storage for `room` columns, with the n old ones in front."""
         b, heads, _, e = fresh.shape
-        room = fresh.new_empty((b, end + max(SPARE, end // 4), heads, e))
+        storage = fresh.new_empty((b, room, heads, e))
         if n:
-            room[:, :n] = old.transpose(1, 2)  # pyright: ignore[reportOptionalMemberAccess]
-        return room
+            storage[:, :n] = old.transpose(1, 2)  # pyright: ignore[reportOptionalMemberAccess]
+        return storage
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows only."""
+        super().batch_select_indices(indices)
+        self._storage = self._views = None  # or those of all rows stay until the next token
 
 
-def roomy_cache(hf: PreTrainedModel) -> DynamicCache | None:
+def roomy_cache(hf: PreTrainedModel, most: int) -> DynamicCache | None:
     """An empty cache for `hf.generate`; None where a dynamic one is not what the model takes, or nothing would be won.
 
-    Layers of other kinds, such as those that keep a window only, stay transformers' own.
+    Layers of other kinds, such as those that keep a window only, stay transformers' own. On Apple's GPUs attention goes
+    wrong on keys that lie as these do (torch before 2.12, pytorch/pytorch#181133).
+
+    Args:
+        hf: The model.
+        most: Columns of prompt and answer together.
     """
     config = hf.generation_config
-    if config is None or config.cache_implementation is not None or config.use_cache is False:
+    if (
+        config is None
+        or hf.device.type == "mps"
+        or config.cache_implementation is not None
+        or config.use_cache is False
+    ):
         return None
     if not hf._supports_default_dynamic_cache():  # pyright: ignore[reportCallIssue]
         return None
     cache = DynamicCache(config=hf.config.get_text_config(decoder=True))
     if not any(type(layer) is DynamicLayer for layer in cache.layers):
         return None
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [RoomyLayer(most) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -27,6 +27,9 @@ SHORT = 64
 ROWS = 16
 """Rows that are taken together then."""
 
+LONGEST = 4096
+"""Keys a row up to which masks are made here; the families' own attention needs none, or smaller ones."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -130,7 +133,7 @@ class _QueryRows:
         lay: As of `_KeyRows`, without a prefix.
         back: The same.
         real: (rows * g, q * h / g, 1) 1 where no pad stands, else 0.
-        mask: (rows * g or 1, q * h / g, p + s) what is added to scores: 0, or -inf for a key that is not seen.
+        mask: (rows or 1, q * h / g, p + s) what is added to scores: 0, or -inf for a key that is not seen.
     """
 
     tokens: slice
@@ -153,7 +156,6 @@ class _QueryRows:
         real = (np.arange(most) < part.lengths[:, None]).repeat(g, axis=0).repeat(groups, axis=1)
         columns = np.arange(most)[None] if whole else part.columns[padded]  # (rows or 1, q)
         hidden = (np.arange(-prefix, keys.m - prefix) > columns[..., None]).repeat(groups, axis=1)
-        hidden = hidden if whole else hidden.repeat(g, axis=0)
         mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(torch.from_numpy(hidden), -torch.inf)
         own = torch.from_numpy(real[..., None]).to(like.device, like.dtype)
         return cls(part.tokens, _index(lay, like.device), _index(back, like.device), own, mask.to(like.device))
@@ -208,6 +210,8 @@ class Keys:
     def __init__(self, batch: Batch, angles: Angles, prefix: int, heads: tuple[int, int], like: Tensor) -> None:
         self.batch, self.angles, self.prefix, self.heads, self.like = batch, angles, prefix, heads, like
         b, longest = len(batch.lengths), prefix + int(batch.lengths.max())
+        if longest > LONGEST:
+            raise ValueError(f"{longest} keys a row are too many for masks of our own")
         wide = like.dtype in (torch.float32, torch.float64)
         self.is_short = like.device.type == "cpu" and wide and longest <= SHORT
         size = ROWS if self.is_short else b
@@ -259,10 +263,10 @@ class Attention:
         keys = Lay.apply(_Turn.apply(k, self.keys.angles).view(-1, e), old[0], of_keys.lay, of_keys.back)
         values = Lay.apply(v.view(-1, e), old[1], of_keys.lay, of_keys.back)
         four = [x.view(b, g, -1, e) for x in (queries, keys, values)]
-        mask = rows.mask[:, None] if len(rows.mask) == 1 else rows.mask.view(b, g, *rows.mask.shape[1:])
+        mask = rows.mask[:, None]  # (b or 1, 1, q * h / g, m): the same for all heads of a row
         found = F.scaled_dot_product_attention(four[0], four[1], four[2], mask, scale=scale)
         real = rows.real.view(b, g, -1, 1)
-        return Lay.apply((found * real).view(-1, e), None, rows.back, rows.lay).view(-1, h * e)
+        return Lay.apply((found * real).reshape(-1, e), None, rows.back, rows.lay).view(-1, h * e)
 
 
 def _flat(past: Tensor) -> Tensor:
@@ -302,7 +306,7 @@ class _ShortRows(Function):
                 torch.cat([past, _by_head(new, of_keys.tokens, e)]).index_select(0, of_keys.lay).view(len(laid), -1, e)
                 for past, new in zip(old, (offered, v), strict=True)
             )
-            p = torch.baddbmm(rows.mask.expand(len(laid), -1, -1), laid, mine.transpose(1, 2)).softmax(dim=-1)
+            p = torch.baddbmm(_for_heads(rows.mask, len(laid)), laid, mine.transpose(1, 2)).softmax(dim=-1)
             at = torch.bmm(p, values).view(-1, e)
             torch.index_select(at, 0, rows.back, out=_by_head(found, rows.tokens, e))
             saved += [laid, mine, values, p]
@@ -329,6 +333,11 @@ class _ShortRows(Function):
             ):
                 torch.index_select(found.view(-1, e), 0, back, out=_by_head(whole, tokens, e))
         return ctx.turn.turned(of_q, back=True), keys.angles.turned(of_k, back=True), of_v, None, None, None
+
+
+def _for_heads(mask: Tensor, n: int) -> Tensor:
+    """A mask of rows, or of one row for all, for the n (row, key head) pairs."""
+    return mask.expand(n, -1, -1) if len(mask) == 1 else mask.repeat_interleave(n // len(mask), dim=0)
 
 
 def _by_head(x: Tensor, tokens: slice, e: int) -> Tensor:

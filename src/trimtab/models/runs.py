@@ -27,6 +27,8 @@ Ids = Sequence[int]
 
 PROOF_SEQUENCES = 2
 """Sequences, the longest ones, on which callers have a shortcut tried before it is used."""
+PROOF_TOKENS = 32
+"""Last tokens of these that are compared behind the last block; in the middle of the model, all are."""
 
 
 class PlainRuns:
@@ -80,17 +82,17 @@ class PlainRuns:
         blocks = lean_blocks(layout, 0)
         if blocks is None:
             return None
-        stack, whole, middle = LeanStack(layout, blocks, 0, None), [slice(None)] * len(proof), layout.n_blocks // 2
+        stack, middle = LeanStack(layout, blocks, 0, None), layout.n_blocks // 2
+        last = [slice(-PROOF_TOKENS, None)] * len(proof)
         try:
             with torch.no_grad():
-                plain, short = (self._finals(way, proof, whole, [middle]) for way in (None, stack))
+                plain, short = (self._finals(way, proof, last, [middle]) for way in (None, stack))
         except FAILURES as error:
             logger.info("shortcut 'lean' is not for this family: %s", error)
             return None
-        ours, theirs = (
-            torch.cat([part for states, final in found for part in (*states, final)]) for found in (short, plain)
-        )
-        return stack if agrees("lean", ours, theirs) else None
+        states = (torch.cat([state for states, _ in found for state in states]) for found in (short, plain))
+        finals = (torch.cat([final for _, final in found]) for found in (short, plain))
+        return stack if agrees("lean", *states) and agrees("lean, finals", *finals) else None
 
     def _finals(
         self, stack: LeanStack | None, sequences: Sequence[Ids], wanted: Sequence[slice], layers: Sequence[int]

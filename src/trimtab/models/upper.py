@@ -23,13 +23,19 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from trimtab.errors import InputError
+from trimtab.models.capture import pad_right
 from trimtab.models.families import FAMILIES, BlockParts
 from trimtab.models.layout import state_of, with_state
 from trimtab.models.lean import Editor, LeanStack, lean_blocks
-from trimtab.models.proof import FAILURES, agrees
+from trimtab.models.proof import FAILURES, agrees, difference
 from trimtab.models.split import SplitModel
 
 logger = logging.getLogger(__name__)
+
+
+UNLIKE = 0.25
+"""Relative difference from the whole model that no rounding explains, not even an expert that is chosen otherwise."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,29 @@ class UpperBlocks:
                 continue
             if agrees(name, short, plain):
                 self._shortcuts = tried
+
+    @torch.no_grad()
+    def check_alone(
+        self, states: Tensor, rows: Tensor, columns: Tensor, lengths: Tensor, sequences: Sequence[Sequence[int]]
+    ) -> None:
+        """Raise InputError unless the blocks give alone what they give in a forward of the whole model.
+
+        They do not in families whose blocks read more than hidden states. Arguments as in a call; `states` are the
+        plain ones of `sequences`, token ids with the prefix.
+        """
+        layout = self._split.layout
+        reason = (
+            f"the blocks of {layout.model_type} above layer {self._layer} read more than the hidden state (token ids, "
+            "or the keys of blocks below), so they cannot be run alone, and nothing can be trained there"
+        )
+        ids, _ = pad_right(sequences, states.device)
+        whole = self._split.whole(ids, [])[1][rows, columns + self.prefix_length]
+        try:
+            plain = self._run(states, rows, columns, lengths, Shortcuts())
+        except KeyError as error:
+            raise InputError(f"{reason}; fit a closed form such as diffmean") from error
+        if bool(torch.isfinite(whole).all()) and difference(plain, whole) > UNLIKE:
+            raise InputError(f"{reason}; fit a closed form such as diffmean")
 
     def _run(
         self,

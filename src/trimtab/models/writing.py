@@ -96,7 +96,7 @@ class Writer:
         ids, mask = ids.to(device), mask.to(device)  # pyright: ignore[reportArgumentType,reportCallIssue]
         noise = GumbelSampling(temperature, seeds) if temperature > 0 else None
         may_thin = self._may_thin(prompts, rows)
-        left, cache = list(range(len(prompts))), roomy_cache(self._hf) if self._can_thin else None
+        left, cache = list(range(len(prompts))), roomy_cache(self._hf, longest + most) if self._can_thin else None
         answers: list[Ids] = [()] * len(prompts)
         while True:
             thinning = Thinning(self.ends) if may_thin and len(left) > FEWEST else None
