@@ -76,7 +76,7 @@ class TestOperations:
     def test_turn(self):
         t, heads, e = 5, 3, 6
         cos, sin = angles(t, e)
-        x, turn = free(0, t, heads * e), lean_attention.Angles(cos, signed(sin))
+        x, turn = free(0, t, heads * e), lean_attention.Angles.of(cos, signed(sin), heads)
         assert gradcheck(lambda x: lean_attention._Turn.apply(x, turn), x)
         wide = x.view(t, heads, e)
         swapped = torch.cat([-wide[..., e // 2 :], wide[..., : e // 2]], dim=-1)
@@ -122,7 +122,7 @@ class TestOperations:
         q, k, v = free(0, n, h * e), free(1, t, g * e), free(2, t, g * e)
         past = (random(3, 1, g, prefix, e), random(4, 1, g, prefix, e)) if prefix else None
         cos, sin = angles(t, e)
-        turn = lean_attention.Angles(cos, signed(sin))
+        turn = lean_attention.Angles.of(cos, signed(sin), h)
         keys = lean_attention.Keys(batch, turn, prefix, (h, g), q)
         attention = lean_attention.Attention(keys, scored)
         assert gradcheck(lambda q, k, v: attention(q, k, v, past, 0.3), (q, k, v))
@@ -131,7 +131,7 @@ class TestOperations:
         for number, place in enumerate(places):
             row, column = int(batch.rows[place]), int(batch.columns[place])
             first = int(batch.starts[row])
-            asked = lean_attention.Angles(cos[place : place + 1], signed(sin)[place : place + 1]).turned(
+            asked = lean_attention.Angles.of(cos[place : place + 1], signed(sin)[place : place + 1], h).turned(
                 q[number : number + 1]
             )
             seen = turn.turned(k)[first : first + column + 1].view(-1, g, e)

@@ -152,6 +152,7 @@ class EditTrainer:
         self._model, self._cache, self._items, self._kind = model, cache, items, kind
         self._objective, self._settings = objective, settings
         self._answers = 1 if objective.preference is None else 2
+        self._logits: Tensor | None = None
         self._masks = [_edit_mask(item, Positions.parse(settings.positions)) for item in items]
         if not any(bool(mask.any()) for mask in self._masks):
             raise InputError(
@@ -164,7 +165,8 @@ class EditTrainer:
         longest = sorted(range(len(items)), key=lambda index: -len(items[index].base))
         longest = longest[: max(1, min(PROOF_ITEMS, settings.max_tokens // len(items[longest[0]].base)))]
         states, where = self._padded(longest)[0], (*self._scored(longest), self._lengths(longest))
-        self._upper.check_alone(states, *where, [items[index].base for index in longest])
+        first = where[0] == 0
+        self._upper.check_alone(states[:1], where[0][first], where[1][first], where[2][:1], [items[longest[0]].base])
         self._upper.prove(states, *where)
 
     def run(self, jobs: Sequence[Job], progress: ProgressCallback | None = None) -> list[Trace]:
@@ -337,16 +339,24 @@ class EditTrainer:
 
         The gradient is multiplied by `HALF_SCALE` in float16.
         """
-        values, gradients = [], []
+        values, gradients, weight = [], [], self._model.head_weight
         for start, end in chunks:
-            part = states[start:end].requires_grad_()
+            part = states[start:end]
             with torch.enable_grad():
-                logits = self._model.logits(part)
+                logits = self._model.logits(part.requires_grad_()) if weight is None else self._product(part, weight)
             loss = self._objective.loss(logits.detach(), reference(start, end))
             gradient = loss.gradient if self._half_scale == 1 else loss.gradient.mul_(self._half_scale)
-            gradients.append(torch.autograd.grad(logits, part, gradient.to(logits.dtype))[0])
+            gradient = gradient.to(logits.dtype)
+            gradients.append(torch.autograd.grad(logits, part, gradient)[0] if weight is None else gradient @ weight)
             values.append(loss.value)
         return torch.cat(values), torch.cat(gradients)
+
+    @torch.no_grad()
+    def _product(self, states: Tensor, weight: Tensor) -> Tensor:
+        """Logits (n, v), in memory that all steps share: new memory for each would be touched for the first time."""
+        if self._logits is None or len(self._logits) < len(states):
+            self._logits = states.new_empty((len(states), len(weight)))
+        return torch.mm(states, weight.T, out=self._logits[: len(states)])
 
 
 def _gradient(leaf: Tensor) -> Tensor:

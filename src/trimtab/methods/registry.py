@@ -51,7 +51,7 @@ def find_method(name: str) -> Method:
 
 
 SHARED_BYTES = 2 * 1024**3
-"""Most that the fits of one search keep of the forwards they share, for each set of pairs, unless `cache_bytes` says."""
+"""Most that fits of one search keep of the forwards they share, for each set of pairs, unless `cache_bytes` says."""
 
 AUTO: Mapping[str, Sequence[str]] = MappingProxyType(
     {"auto": DIRECTIONS, **{f"auto:{direction}": (direction,) for direction in DIRECTIONS}}

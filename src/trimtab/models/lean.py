@@ -174,8 +174,9 @@ class LeanStack:
         block = self._blocks[0]
         widths = (getattr(block.attention, name).out_features for name in ("q_proj", "k_proj"))
         h, g = (width // block.head for width in widths)
-        table, columns = self._angles(int(batch.lengths.max()), x), batch.columns.to(x.device)
-        return Keys(batch, Angles(table.cos[columns], table.sin[columns]), self._prefix, (h, g), x)
+        table, columns = self._angles(int(batch.lengths.max()), h, x), batch.columns.to(x.device)
+        angles = Angles(table.cos[columns], table.sin[columns], block.head)
+        return Keys(batch, angles, self._prefix, (h, g), x)
 
     def _block(self, block: LeanBlock, place: int, x: Tensor, attention: Attention) -> Tensor:
         q, k, v = _heads(block, _norm(block.before, x, block.eps[0]), ("q_proj", "k_proj", "v_proj"))
@@ -189,15 +190,15 @@ class LeanStack:
         found = attention(q, k, v, self._past[len(self._blocks) - 1], block.scaling)
         return _mlp(block, _onto(block.attention.o_proj, found, Pick.apply(x, chosen)))  # pyright: ignore
 
-    def _angles(self, s: int, states: Tensor) -> Angles:
-        """Cosines and sines (s, e) behind the prefix, as the family's own module gives them."""
+    def _angles(self, s: int, heads: int, states: Tensor) -> Angles:
+        """Cosines and sines of the s places behind the prefix, as the family's own module gives them."""
         if s not in self._rotary:
             places = torch.arange(self._prefix, self._prefix + s, device=states.device)[None]
             with torch.no_grad():
                 cos, sin = self._layout.stack.rotary_emb(states[None], position_ids=places)  # pyright: ignore
             half = cos.shape[-1] // 2
             signed = torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
-            self._rotary[s] = Angles(cos[0].to(states.dtype), signed.to(states.dtype))
+            self._rotary[s] = Angles.of(cos[0].to(states.dtype), signed.to(states.dtype), heads)
         return self._rotary[s]
 
 

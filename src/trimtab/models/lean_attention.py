@@ -78,22 +78,31 @@ class Scored:
 
 
 class Angles(NamedTuple):
-    """Cosines and sines (n, e) of the places of tokens, the first half of the sines negated."""
+    """Cosines and sines (n, h * e) of the places of tokens, the first half of a head's sines negated; heads are alike.
+
+    Written out for all heads, because products of rows of one length are several times as fast as with rows of a head
+    repeated, and one table serves all blocks, forward and back.
+    """
 
     cos: Tensor
     sin: Tensor
+    e: int
 
-    def turned(self, x: Tensor, *, back: bool = False) -> Tensor:
-        """Rotary positions of x (n, heads * e): x cos + swap(x) sin, where swap exchanges the halves of a head.
+    @classmethod
+    def of(cls, cos: Tensor, sin: Tensor, heads: int) -> Angles:
+        """From tables (n, e) of one head."""
+        return cls(cos.repeat(1, heads), sin.repeat(1, heads), cos.shape[-1])
+
+    def turned(self, x: Tensor, *, back: bool = False, scale: float = 1.0) -> Tensor:
+        """Rotary positions of x (n, heads * e), times `scale`: x cos + swap(x) sin; swap exchanges a head's halves.
 
         As Llama's rotation of halves has it, cosines of both halves are alike, and sines but for the sign; the
         rotation back is then its gradient.
         """
-        e = self.cos.shape[-1]
-        heads = x.view(len(x), -1, e)
-        swapped = heads.roll(e // 2, -1)
-        sign = -1 if back else 1
-        return (heads * self.cos[:, None]).addcmul_(swapped, self.sin[:, None], value=sign).view(x.shape)
+        width, half = x.shape[-1], self.e // 2
+        swapped = x.view(len(x), -1, self.e).roll(half, -1).view(x.shape)
+        found = (x * self.cos[:, :width]).addcmul_(swapped, self.sin[:, :width], value=-1 if back else 1)
+        return found if scale == 1.0 else found.mul_(scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +241,7 @@ class Attention:
         queries = keys.batch if scored is None else scored.batch
         if scored is not None:
             places = scored.places.to(keys.like.device)
-            self.angles = Angles(keys.angles.cos[places], keys.angles.sin[places])
+            self.angles = Angles(keys.angles.cos[places], keys.angles.sin[places], keys.angles.e)
         self.rows = [
             _QueryRows.of(_Part.of(queries, *part), of_keys, keys.prefix, keys.heads, keys.like, whole=scored is None)
             for part, of_keys in zip(keys.parts, keys.rows, strict=True)
@@ -251,7 +260,7 @@ class Attention:
         Returns:
             (n, h * e).
         """
-        e = self.angles.cos.shape[-1]
+        e = self.angles.e
         old = k.new_empty(0, e), k.new_empty(0, e)
         if past is not None:
             old = _flat(past[0]), _flat(past[1])
@@ -296,9 +305,9 @@ class _ShortRows(Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, attention: Attention, old: tuple[Tensor, Tensor], scale: float
     ) -> Tensor:
         keys, angles = attention.keys, attention.angles
-        e = angles.cos.shape[-1]
-        ctx.attention, ctx.turn = attention, Angles(angles.cos * scale, angles.sin * scale)
-        turned, offered, found = ctx.turn.turned(q), keys.angles.turned(k), torch.empty_like(q)
+        e = angles.e
+        ctx.attention, ctx.scale = attention, scale
+        turned, offered, found = angles.turned(q, scale=scale), keys.angles.turned(k), torch.empty_like(q)
         saved = []
         for rows, of_keys in zip(attention.rows, keys.rows, strict=True):
             laid = _by_head(turned, rows.tokens, e).index_select(0, rows.lay).view(len(rows.real), -1, e)
@@ -318,7 +327,7 @@ class _ShortRows(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         attention, saved = ctx.attention, ctx.saved_tensors
-        keys, e = attention.keys, attention.angles.cos.shape[-1]
+        keys, angles, e = attention.keys, attention.angles, attention.angles.e
         of_q, of_k, of_v = (gradient.new_empty(ctx.shapes[place]) for place in (0, 1, 1))
         gradient = gradient.contiguous()
         for part, (rows, of_keys) in enumerate(zip(attention.rows, keys.rows, strict=True)):
@@ -332,7 +341,8 @@ class _ShortRows(Function):
                 (torch.bmm(p.transpose(1, 2), outer), of_v, of_keys.tokens, of_keys.back),
             ):
                 torch.index_select(found.view(-1, e), 0, back, out=_by_head(whole, tokens, e))
-        return ctx.turn.turned(of_q, back=True), keys.angles.turned(of_k, back=True), of_v, None, None, None
+        of_q = angles.turned(of_q, back=True, scale=ctx.scale)
+        return of_q, keys.angles.turned(of_k, back=True), of_v, None, None, None
 
 
 def _for_heads(mask: Tensor, n: int) -> Tensor:

@@ -104,6 +104,14 @@ class SplitModel:
         self._run(ids, cache)
         return cache
 
+    @property
+    def head_weight(self) -> Tensor | None:
+        """W (v, d) where logits are W times the head's input and nothing else, so that their gradient is known."""
+        head = self._layout.head
+        plain = self._layout.head_is_whole and type(head) is nn.Linear and head.bias is None
+        hooked = head._forward_hooks or head._forward_pre_hooks
+        return head.get_parameter("weight") if plain and not hooked else None
+
     def logits(self, states: Tensor) -> Tensor:
         """Logits (n, v) of head inputs (n, d), with whatever the family does after its head; differentiable."""
         if self._layout.head_is_whole:
