@@ -24,7 +24,7 @@ MB = 1e6
 TORCH = 30 * MB
 """What the first products and backward passes take on a CPU whatever the model: buffers, and code that is read in."""
 UNEVEN = 1.3
-"""Steps differ in size, and the allocator does not get back all that it gave: a tenth after two epochs, a third later."""
+"""Steps differ in size, and the allocator does not get back all it gave: a tenth after two epochs, later a third."""
 CHUNK = 16 * 2**20
 """Most bytes of logits at a time in a step."""
 BUILD_CHUNK = 64 * 2**20
