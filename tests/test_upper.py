@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from tests.families import FAMILIES, model_of
 from trimtab.errors import InputError
@@ -97,7 +98,7 @@ def test_blocks_that_read_token_ids_are_refused(upper_of):
 
     handles = [
         stack.register_forward_pre_hook(look, with_kwargs=True),
-        block.register_forward_hook(lambda _, __, states: states + 30 * stack.embed_tokens(seen["ids"])),
+        block.register_forward_hook(lambda _, __, states: states + 3 * stack.embed_tokens(seen["ids"])),
     ]
     try:
         with frozen(hf), pytest.raises(InputError, match="read more than the hidden state"):
@@ -105,6 +106,33 @@ def test_blocks_that_read_token_ids_are_refused(upper_of):
     finally:
         for handle in handles:
             handle.remove()
+
+
+@pytest.mark.skipif("gemma4_text" not in CONFIG_MAPPING, reason="this transformers has no Gemma 4")
+def test_gemma4_is_refused():
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gemma4_text",
+        vocab_size=512,
+        hidden_size=64,
+        num_hidden_layers=4,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        global_head_dim=16,
+        vocab_size_per_layer_input=512,
+        hidden_size_per_layer_input=16,
+        num_kv_shared_layers=0,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    hf = AutoModelForCausalLM.from_config(config).eval()
+    split = SplitModel(hf, check_layout(hf, find_layout(hf)))
+    upper = UpperBlocks(split, 1, PREFIX, torch.device("cpu"))
+    with frozen(hf), pytest.raises(InputError, match="read more than the hidden state"):
+        upper.check_alone(trunk_of(split), ROWS, COLUMNS, LENGTHS, IDS)
 
 
 @pytest.mark.parametrize("name", ["phi3", "gemma2", "gpt2"])
