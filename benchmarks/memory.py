@@ -24,7 +24,7 @@ MB = 1e6
 TORCH = 30 * MB
 """What the first products and backward passes take on a CPU whatever the model: buffers, and code that is read in."""
 UNEVEN = 1.3
-"""Steps differ in size, and the allocator does not get back all it gave: up to a tenth after two epochs, up to 0.4 after
+"""Steps differ in size, and the allocator does not get back all it gave: up to a tenth after two epochs, 0.4 after
 twenty."""
 CHUNK = 16 * 2**20
 """Most bytes of logits at a time in a step."""
@@ -69,7 +69,7 @@ def shapes_of(folder: Path, layer: int, batch_size: int) -> Shapes:
     """The shapes of a fit of a built case."""
     import trimtab as tt
     from trimtab.data import tokenise_pairs
-    from trimtab.fitting.items import interchange_items
+    from trimtab.fitting.items import INTERCHANGES, interchange_items
 
     model, pairs = (
         tt.load_model(str(folder / "model"), source_tokens=SOURCE_TOKENS),
@@ -79,7 +79,7 @@ def shapes_of(folder: Path, layer: int, batch_size: int) -> Shapes:
     tokenised = tokenise_pairs(
         model.chat, pairs, context_length=config.max_position_embeddings, max_response_tokens=512, truncate=False
     )
-    items = interchange_items(tokenised, ("elicit", "suppress"))
+    items = interchange_items(tokenised, INTERCHANGES)
     return Shapes(
         d=config.hidden_size,
         f=config.intermediate_size,

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import harness
+from benchmarks.fit_speed import build_cases
 from benchmarks.synthetic import CASES, SOURCE_TOKENS, Case, case_named
 
 GROUPS = {
@@ -106,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)
     peak = peak_gflops(options.threads)
+    build_cases(options.cases)
     rows = [measure(case, options.epochs, options.threads, peak) for case in options.cases]
     print(f"peak: {peak:.0f} GF/s", "", sep="\n")  # noqa: T201
     print(harness.markdown_table(list(rows[0]), [list(row.values()) for row in rows]))  # noqa: T201

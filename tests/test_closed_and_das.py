@@ -110,7 +110,7 @@ class TestDiffMean:
         [
             (PairSet([]), {}, "no pairs"),
             (PAIRS, {"layer": 9}, "layer 9"),
-            (PAIRS, {"trace": "t.npz"}, "closed form"),
+            (PAIRS, {"trace": "t.npz"}, "not trained step by step"),
             (PairSet([ContrastPair("a", "b", "a", "b")]), {}, "same mean state"),
             (PAIRS, {"epochs": 3}, "epochs"),
         ],

@@ -21,7 +21,7 @@ from trimtab.fitting.divergence import Objective, cross_entropy, forward_kl, jen
 from trimtab.fitting.edits import INTERCHANGE, LOW_RANK
 from trimtab.fitting.engine import FitOptions, fit_interchange, fit_interchanges
 from trimtab.fitting.order import example_order, retract
-from trimtab.fitting.preference import Preference
+from trimtab.fitting.preference import Dpo, Ipo, ScaledSimPo, SimPo, Split
 from trimtab.fitting.settings import TrainSettings
 from trimtab.methods.kldas import KLDASSettings
 from trimtab.methods.pdas import PDASSettings
@@ -196,28 +196,44 @@ def test_the_two_divergences_differ_in_what_they_punish():
     assert reverse_kl(student, teacher).value.item() == pytest.approx(math.log(2), abs=1e-5)
 
 
-def preference_oracle(how, c, j, refs, tokens):
+def preference_oracle(how, c, j, refs, tokens, signs):
     """The loss of n pairs of answers and its gradients, float64, by automatic differentiation."""
     c, j = (x.double().clone().requires_grad_() for x in (c, j))
     ref_c, ref_j = refs.double().unbind(1)
     size_c, size_j = tokens.double().unbind(1)
-    if how.loss == "dpo":
-        z = how.beta * ((c - j) - (ref_c - ref_j))
+    signs = signs.double()
+    gap = (c - j) - (ref_c - ref_j)
+    if isinstance(how, Dpo):
+        z = how.beta * signs * gap
         value = -(1 - how.smoothing) * torch.log(torch.sigmoid(z)) - how.smoothing * torch.log(1 - torch.sigmoid(z))
+    elif isinstance(how, Ipo):
+        value = (signs * gap - 1 / (2 * how.beta)) ** 2
+    elif isinstance(how, SimPo):
+        value = -torch.log(torch.sigmoid(how.beta * signs * (c / size_c - j / size_j) - how.gamma))
+    elif isinstance(how, Split):
+        p, n = -c / size_c, -j / size_j
+        p, n = torch.where(signs > 0, p, n), torch.where(signs > 0, n, p)
+        value = how.chosen * p + how.rejected * n + how.weight * torch.relu(how.margin - (n - p))
     else:
-        gap = ref_j - ref_c if how.reversed_reference else ref_c - ref_j
-        weight = torch.maximum(how.scale * gap, torch.ones(()).double())
+        up = ref_j - ref_c if how.reversed_reference else ref_c - ref_j
+        weight = torch.maximum(how.scale * up, torch.ones(()).double())
         value = -torch.log(torch.sigmoid(weight / size_c * c - j / size_j - how.gamma))
     return (value.detach(), *torch.autograd.grad(value.sum(), (c, j)))
 
 
 PREFERENCES = [
-    Preference("dpo"),
-    Preference("dpo", beta=0.5, smoothing=0.1),
-    Preference("dpo", beta=0.02, smoothing=0.4),
-    Preference("scaled_simpo"),
-    Preference("scaled_simpo", gamma=0.7, scale=0.2),
-    Preference("scaled_simpo", scale=0.5, reversed_reference=True),
+    Dpo(),
+    Dpo(beta=0.5, smoothing=0.1),
+    Dpo(beta=0.02, smoothing=0.4),
+    ScaledSimPo(),
+    ScaledSimPo(gamma=0.7, scale=0.2),
+    ScaledSimPo(scale=0.5, reversed_reference=True),
+    Ipo(),
+    Ipo(beta=0.5),
+    SimPo(),
+    SimPo(beta=1.0, gamma=0.0),
+    Split(),
+    Split(chosen=0.7, rejected=0.5, weight=8.0, margin=0.3),
 ]
 
 
@@ -229,8 +245,9 @@ class TestPreference:
         generator = torch.Generator().manual_seed(seed)
         c, j, *refs = (-20 * torch.rand(n, generator=generator) for _ in range(4))
         tokens = torch.randint(1, 12, (n, 2), generator=generator).float()
-        found = how(c, j, torch.stack(refs, dim=1), tokens)
-        wanted = preference_oracle(how, c, j, torch.stack(refs, dim=1), tokens)
+        signs = 2.0 * torch.randint(0, 2, (n,), generator=generator) - 1
+        found = how(c, j, torch.stack(refs, dim=1), tokens, signs)
+        wanted = preference_oracle(how, c, j, torch.stack(refs, dim=1), tokens, signs)
         for ours, theirs in zip(found, wanted, strict=True):
             assert ours.dtype == torch.float32
             torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
@@ -238,7 +255,7 @@ class TestPreference:
     @pytest.mark.parametrize("smoothing", [0.0, 0.2])
     def test_dpo_is_ln_2_where_policy_and_reference_agree(self, smoothing):
         c, j = torch.tensor([-3.0, -70.0]), torch.tensor([-9.0, -1.0])
-        found = Preference("dpo", smoothing=smoothing)(c, j, torch.stack([c, j], dim=1), torch.ones(2, 2))
+        found = Dpo(smoothing=smoothing)(c, j, torch.stack([c, j], dim=1), torch.ones(2, 2), torch.ones(2))
         assert found.value.tolist() == pytest.approx([math.log(2)] * 2, rel=1e-6)
         assert found.chosen.tolist() == pytest.approx([-0.1 * (0.5 - smoothing)] * 2, rel=1e-6)
 
@@ -246,18 +263,18 @@ class TestPreference:
         """Which way round the difference stands is the only thing in which PDAS and RePS differ here."""
         c, j, tokens = torch.tensor([-4.0]), torch.tensor([-4.0]), torch.full((1, 2), 2.0)
         prefers = torch.tensor([[-2.0, -5.0]])
-        plain = Preference("scaled_simpo")
-        reps = Preference("scaled_simpo", reversed_reference=True)
-        assert plain(c, j, prefers, tokens).value.item() == pytest.approx(-F.logsigmoid(torch.tensor(-4.0)).item())
-        assert reps(c, j, prefers, tokens).value.item() == pytest.approx(math.log(2))
-        assert reps(c, j, prefers.flip(1), tokens).value.item() == pytest.approx(
-            plain(c, j, prefers, tokens).value.item()
+        one, plain = torch.ones(1), ScaledSimPo()
+        reps = ScaledSimPo(reversed_reference=True)
+        assert plain(c, j, prefers, tokens, one).value.item() == pytest.approx(-F.logsigmoid(torch.tensor(-4.0)).item())
+        assert reps(c, j, prefers, tokens, one).value.item() == pytest.approx(math.log(2))
+        assert reps(c, j, prefers.flip(1), tokens, one).value.item() == pytest.approx(
+            plain(c, j, prefers, tokens, one).value.item()
         )
 
     @pytest.mark.parametrize("how", PREFERENCES, ids=str)
     def test_extreme_answers_give_no_nan(self, how):
         c, j = torch.tensor([-1e5, 0.0, -1e5]), torch.tensor([0.0, -1e5, -1e5])
-        found = how(c, j, torch.tensor([[0.0, -1e5], [-1e5, 0.0], [-1e5, -1e5]]), torch.ones(3, 2))
+        found = how(c, j, torch.tensor([[0.0, -1e5], [-1e5, 0.0], [-1e5, -1e5]]), torch.ones(3, 2), torch.ones(3))
         assert all(torch.isfinite(part).all() for part in found)
 
     @pytest.mark.parametrize(

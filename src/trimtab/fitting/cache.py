@@ -131,9 +131,10 @@ class FrozenCache:
         progress: Told of every batch of the build.
         judged: Also read log p of every item's response behind its `source` or its `base` prompt.
         runs: What fits at other layers share with this one.
+        sources: Whether anything of the sources is needed; else none is run.
 
     Attributes:
-        sources: (items, m, d) float32, the source's state at each site.
+        sources: (items, m, d) float32, the source's state at each site; zeros where sources are not run.
         likelihoods: (items,) float32, with `judged` only.
     """
 
@@ -148,9 +149,10 @@ class FrozenCache:
         *,
         judged: str | None = None,
         runs: FrozenRuns | None = None,
+        sources: bool = True,
     ) -> None:
         self._model, self._layers, self._items, self._device = model, tuple(layers), items, device
-        self.plan, numbers = plan, range(len(items))
+        self.plan, self._runs_sources, numbers = plan, sources, range(len(items))
         width = model.layout.hidden_size * model.dtype.itemsize
         run = [sequence for item in items for sequence in (item.source, item.base)]
         self._runs = PlainRuns(model, device, sorted(run, key=len)[-PROOF_SEQUENCES:])
@@ -211,19 +213,24 @@ class FrozenCache:
         n_scored = sum(item.n_scored for item in self._items)
         teacher = torch.empty((n_scored, widths[self.plan.teacher]), dtype=dtype, device=self._device)
         frozen, filled = _Frozen({layer: {} for layer in layers if self.plan.base}, teacher, {}, {}, {}), 0
-        for group in buckets([len(item.source) for item in self._items], BUILD_TOKENS):
-            runs = self._run_whole(group, layers)
-            finals, first = torch.cat([of_item for _, of_item in runs]), filled
-            for index, (source, of_item) in zip(group, runs, strict=True):
-                frozen.sources[index] = source
-                frozen.rows[index] = filled, filled + len(of_item)
-                filled += len(of_item)
-                if judged == "source":
-                    frozen.likelihoods[index] = self._likelihood(index, of_item)
-            if self.plan.teacher == "log_probs":
-                self._log_probs(finals, teacher[first:filled])
-            elif self.plan.teacher == "states":
-                teacher[first:filled] = finals
+        nothing = torch.zeros(len(layers), self._model.layout.hidden_size, device=self._device)
+        lengths = [len(item.source if self._runs_sources else item.base) for item in self._items]
+        for group in buckets(lengths, BUILD_TOKENS):
+            if not self._runs_sources:
+                frozen.sources.update(dict.fromkeys(group, nothing))
+            else:
+                runs = self._run_whole(group, layers)
+                finals, first = torch.cat([of_item for _, of_item in runs]), filled
+                for index, (source, of_item) in zip(group, runs, strict=True):
+                    frozen.sources[index] = source
+                    frozen.rows[index] = filled, filled + len(of_item)
+                    filled += len(of_item)
+                    if judged == "source":
+                        frozen.likelihoods[index] = self._likelihood(index, of_item)
+                if self.plan.teacher == "log_probs":
+                    self._log_probs(finals, teacher[first:filled])
+                elif self.plan.teacher == "states":
+                    teacher[first:filled] = finals
             if judged == "base":
                 for index, finals in zip(group, self._run_bases(group), strict=True):
                     frozen.likelihoods[index] = self._likelihood(index, finals)

@@ -7,16 +7,22 @@ m sites, k concepts that are trained together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from trimtab.fitting.draws import FactorDraw
+from trimtab.fitting.items import ELICIT, INTERCHANGES, Way
 from trimtab.fitting.order import retract
-from trimtab.steering.factors import DIRECTIONS
 
 Parameters = Mapping[str, Tensor]
-"""By name; (m, ...) of one concept, (...) of one site, or (b, ...) with one concept's a row."""
+"""By name; (m, ...) of one concept, (...) of one site, or (b, ...) with one concept's a row. Where factors are drawn,
+`factor` (b,) is one of them."""
+
+FACTOR = "factor"
+"""The name under which an edit finds a row's drawn factor."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +30,32 @@ class EditKind:
     """One kind of trained edit.
 
     Attributes:
-        start: Orthonormal rows (m, r, d) -> parameters (m, ...), float32.
+        start: Rows (m, r, d) -> parameters (m, ...), float32; the first of them are the directions (m, r, d).
         apply: (states (b, s, d), source states (b, d), parameters of a site, mask (b, s)) -> edited states.
         retracted: Parameters (m, ...) after an optimiser's step -> the nearest ones of the right shape.
-        ways: The directions that are trained: one item a pair each.
+        ways: What is trained: one item a pair each.
+        reads_sources: Whether it looks at source states; if no objective needs the source either, none is run.
+        is_orthonormal: Whether its first parameter has orthonormal rows; a given start is then brought there, else
+            taken as it is.
+        draw: How the factors of a step are drawn; None = there are none.
+        rates: Learning rates of parameters, as multiples of the settings' one; 1 by default.
+        unclipped: Parameters whose gradients are not clipped.
+        tangent: (parameters, gradients) -> gradients along which the parameters keep their shape.
+        penalty: (states (b, s, d), parameters of a site, mask (b, s)) -> (b,) what is added to each row's loss, times
+            the share of the run that is over; at the lowest site.
     """
 
     start: Callable[[Tensor], dict[str, Tensor]]
     apply: Callable[[Tensor, Tensor, Parameters, Tensor], Tensor]
-    retracted: Callable[[Parameters], dict[str, Tensor]]
-    ways: tuple[str, ...] = DIRECTIONS
+    retracted: Callable[[Parameters], dict[str, Tensor]] = dict
+    ways: tuple[Way, ...] = INTERCHANGES
+    reads_sources: bool = True
+    is_orthonormal: bool = True
+    draw: FactorDraw | None = None
+    rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    unclipped: frozenset[str] = frozenset()
+    tangent: Callable[[Parameters, Parameters], dict[str, Tensor]] | None = None
+    penalty: Callable[[Tensor, Parameters, Tensor], Tensor] | None = None
 
 
 def interchange(states: Tensor, sources: Tensor, parameters: Parameters, mask: Tensor) -> Tensor:
@@ -86,6 +108,31 @@ LOW_RANK = EditKind(
     start=lambda rows: {"rotation": rows.clone(), "weight": rows.clone(), "bias": torch.zeros(rows.shape[:2])},
     apply=low_rank,
     retracted=lambda now: {**now, "rotation": _retracted(now["rotation"])},
-    ways=("elicit",),
+    ways=(ELICIT,),
+    reads_sources=False,
 )
 """R, orthonormal rows, and the affine map W h + b that the coordinates R h are set to; begins as the identity."""
+
+
+def added(states: Tensor, sources: Tensor, parameters: Parameters, mask: Tensor) -> Tensor:
+    """Give h' = h + f v on masked tokens, f a row's drawn factor or 1; differentiable.
+
+    Args:
+        states: h, (b, s, d), any dtype; computed in float32, returned in this dtype.
+        sources: (b, d), not looked at.
+        parameters: `vector`, v: (1, d) float32, or (b, 1, d), another one for every row; `factor`, f: (b,), if drawn.
+        mask: (b, s) bool.
+    """
+    amount = mask[..., None].float()  # (b, s, 1)
+    if FACTOR in parameters:
+        amount = amount * parameters[FACTOR][:, None, None]
+    return (states.float() + amount * parameters["vector"]).to(states.dtype)
+
+
+def zero_vector(rows: Tensor) -> dict[str, Tensor]:
+    """A start at nothing: `vector` (m, 1, d)."""
+    return {"vector": torch.zeros_like(rows)}
+
+
+ADDED = EditKind(start=zero_vector, apply=added, ways=(ELICIT,), reads_sources=False, is_orthonormal=False)
+"""One vector a site that is added, of any length; begins at nothing."""

@@ -18,10 +18,11 @@ from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache, FrozenRuns
 from trimtab.fitting.divergence import Objective
-from trimtab.fitting.edits import INTERCHANGE, EditKind
+from trimtab.fitting.edits import FACTOR, INTERCHANGE, EditKind
 from trimtab.fitting.items import Item, interchange_items
 from trimtab.fitting.order import Array, array_hash, example_order, retract, start_sites
 from trimtab.fitting.settings import TrainSettings
+from trimtab.fitting.states import SharedStates
 from trimtab.fitting.traces import check_trace, write_trace
 from trimtab.fitting.trainer import EditTrainer, Job, Trace
 from trimtab.models.apply import is_steered
@@ -48,6 +49,7 @@ class FitOptions:
             replaced. Of a run that diverges, the steps before, if there are any.
         progress: Told of every batch of the cache and every step.
         runs: Frozen parts that this fit shares with others of the same pairs at other layers.
+        states: Hidden states that a closed form shares with others of the same pairs at other layers.
     """
 
     init: Array | None = None
@@ -55,6 +57,7 @@ class FitOptions:
     trace: str | Path | None = None
     progress: ProgressCallback | None = None
     runs: FrozenRuns | None = None
+    states: SharedStates | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,14 @@ def fit_interchanges(
             assistant header and no source tokens.
     """
     _check(model, concepts, settings)
-    start = start_sites(options.init, len(settings.layers), settings.rank, model.hidden_size, settings.seed)
+    start = start_sites(
+        options.init,
+        len(settings.layers),
+        settings.rank,
+        model.hidden_size,
+        settings.seed,
+        is_orthonormal=kind.is_orthonormal,
+    )
     tasks = [
         _Task(pairs, _items(model, pairs, settings, objective, kind),
               example_order(options.order, settings.epochs, len(pairs), settings.seed))
@@ -215,8 +225,17 @@ def _trained(
     plan = _plan(model, split, items, settings, objective)
     logger.info("cache: %s", plan)
     judged = None if objective.preference is None else objective.judged
+    needs_sources = kind.reads_sources or objective.reference == "teacher" or judged == "source"
     cache = FrozenCache(
-        split, settings.layers, items, plan, model.device, options.progress, judged=judged, runs=options.runs
+        split,
+        settings.layers,
+        items,
+        plan,
+        model.device,
+        options.progress,
+        judged=judged,
+        runs=options.runs,
+        sources=needs_sources,
     )
     cached = time.monotonic()
     sizes = [len(task.items) for task in tasks]
@@ -233,9 +252,13 @@ def _trained(
     trainer = EditTrainer(split, cache, items, kind, objective, settings)
     sources, first, jobs, classes = cache.sources.cpu(), 0, [], []
     for task in tasks:
-        each = _classes(sources[first : first + len(task.items)], kind, len(task.items) // len(task.pairs))
+        size = len(task.items) // len(task.pairs)
+        each = _classes(sources[first : first + len(task.items)], kind, size) if kind.reads_sources else []
         from_means = settings.start == "means" and options.init is None and len(each) == 2
-        jobs.append(Job(first, task.order, kind.start(_from_means(each[0], each[1], start) if from_means else start)))
+        begun = kind.start(_from_means(each[0], each[1], start) if from_means else start)
+        if options.init is not None and not kind.is_orthonormal:
+            begun[next(iter(begun))] = start
+        jobs.append(Job(first, task.order, begun))
         classes.append(each)
         first += len(task.items)
     found = []
@@ -285,12 +308,12 @@ def _items(model: Model, pairs: PairSet, settings: TrainSettings, objective: Obj
 
 
 def _classes(sources: Tensor, kind: EditKind, size: int) -> list[Tensor]:
-    """Source states (pairs, m, d) of the positive prompts, then of the negative ones if they are sources too.
+    """Source states (pairs, m, d) of the positive prompts, then of the negative ones; of those that are sources.
 
     Of items in their order, `size` a pair.
     """
-    answers = size // len(kind.ways)
-    return [sources[place * answers :: size] for place in range(len(kind.ways))]
+    answers, sides = size // len(kind.ways), [way.source for way in kind.ways]
+    return [sources[sides.index(side) * answers :: size] for side in ("positive", "negative") if side in sides]
 
 
 def _from_means(positive: Tensor, negative: Tensor, start: Tensor) -> Tensor:
@@ -329,8 +352,9 @@ def _edit_ratio(
     A clamp is set to its factor. A direction without such tokens, or with states that are not finite, has none.
     """
     ratios, lowest = {}, {name: value[0] for name, value in parameters.items()}
-    for direction, numbers in zip(kind.ways, of_ways, strict=True):
-        chosen = list(numbers)[:RATIO_ITEMS]
+    for place, (way, numbers) in enumerate(zip(kind.ways, of_ways, strict=True)):
+        direction, chosen = way.direction, list(numbers)[:RATIO_ITEMS]
+        drawn = {} if kind.draw is None else {FACTOR: torch.tensor([kind.draw.usual[place]])}
         found = []
         for group in buckets([len(items[k].base) for k in chosen], BUILD_TOKENS):
             of_group = [chosen[place] for place in group]
@@ -341,9 +365,8 @@ def _edit_ratio(
                     moved = (factors[0].value(direction, 1.0) - tokens @ rows.T) @ rows
                 else:
                     mask = torch.ones(1, len(tokens), dtype=torch.bool)
-                    moved = (
-                        kind.apply(tokens[None], tokens[None, 0], lowest, mask)[0] - tokens if len(tokens) else tokens
-                    )
+                    own = {**lowest, **drawn}
+                    moved = kind.apply(tokens[None], tokens[None, 0], own, mask)[0] - tokens if len(tokens) else tokens
                 found.append(moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12))
         ratios[direction] = float(torch.cat(found).median())
     return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}

@@ -4,9 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from trimtab.data import TokenisedPair
 from trimtab.models.chat import RenderedPrompt
+
+Side = Literal["positive", "negative"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one kind of training example is made of: which side of a contrast pair is what.
+
+    Attributes:
+        direction: What it trains, `elicit` or `suppress`.
+        base: Whose prompt is edited.
+        wanted: Whose response is to come.
+    """
+
+    direction: Literal["elicit", "suppress"]
+    base: Side
+    wanted: Side
+
+    @property
+    def source(self) -> Side:
+        """Whose prompt is the counterfactual."""
+        return "negative" if self.base == "positive" else "positive"
+
+
+ELICIT = Way("elicit", base="negative", wanted="positive")
+"""The answer with the concept behind the prompt without it."""
+SUPPRESS = Way("suppress", base="positive", wanted="negative")
+"""The answer without the concept behind the prompt that asks for it."""
+KEEP = Way("suppress", base="negative", wanted="negative")
+"""The model's own answer behind the prompt without the concept: nothing is to change."""
+INTERCHANGES = (ELICIT, SUPPRESS)
+"""The two ways of an interchange."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +83,21 @@ class Item:
         return slice(self.source_prompt - 1, self.source_prompt - 1 + self.n_scored)
 
 
-def interchange_items(pairs: Sequence[TokenisedPair], ways: Sequence[str], *, preference: bool = False) -> list[Item]:
-    """For every pair an item a way, in the published order: elicit (base negative, source positive), then suppress.
+def interchange_items(pairs: Sequence[TokenisedPair], ways: Sequence[Way], *, preference: bool = False) -> list[Item]:
+    """For every pair an item a way, in the order of the ways; of an interchange elicit comes first, as published.
 
-    Elicit is scored on the positive response, suppress on the negative one (specification of CDAS, section 1). For a
-    `preference` another item follows each, with the response that is not wanted behind the same prompts.
+    For a `preference` another item follows each, with the response that is not wanted behind the same prompts.
     """
     items = []
     for pair in pairs:
+        prompts = {"positive": pair.positive, "negative": pair.negative}
+        responses = {"positive": pair.positive_response, "negative": pair.negative_response}
         for way in ways:
-            base, source = pair.negative, pair.positive
-            wanted, other = pair.positive_response, pair.negative_response
-            if way == "suppress":
-                base, source, wanted, other = source, base, other, wanted
-            items.append(_item(base, source, wanted))
+            base, source = prompts[way.base], prompts[way.source]
+            items.append(_item(base, source, responses[way.wanted]))
             if preference:
-                items.append(_item(base, source, other))
+                other = "negative" if way.wanted == "positive" else "positive"
+                items.append(_item(base, source, responses[other]))
     return items
 
 

@@ -15,7 +15,9 @@ from trimtab.steering.checks import check_gram, own_float32
 Array = np.ndarray | Tensor | str | Path
 
 
-def start_sites(init: Array | None, sites: int, rank: int, hidden: int, seed: int) -> Tensor:
+def start_sites(
+    init: Array | None, sites: int, rank: int, hidden: int, seed: int, *, is_orthonormal: bool = True
+) -> Tensor:
     """Orthonormal start rows of several sites (sites, rank, hidden), float32; otherwise as `start_directions`.
 
     Args:
@@ -25,6 +27,7 @@ def start_sites(init: Array | None, sites: int, rank: int, hidden: int, seed: in
         rank: r.
         hidden: d.
         seed: Seed of the generator.
+        is_orthonormal: Whether given rows are brought to orthonormal ones; else they are taken as they are.
 
     Raises:
         InputError: As `start_directions`.
@@ -35,14 +38,14 @@ def start_sites(init: Array | None, sites: int, rank: int, hidden: int, seed: in
     if sites == 1:
         array = read_array("init", init)
         one = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
-        return start_directions(one, rank, hidden, seed)[None]
+        return start_directions(one, rank, hidden, seed, is_orthonormal=is_orthonormal)[None]
     array = read_array("init", init)
     if array.ndim != 3 or array.shape[0] != sites:
         raise InputError(f"init has shape {array.shape}; {sites} sites need ({sites}, {rank}, {hidden})")
-    return torch.stack([start_directions(rows, rank, hidden, seed) for rows in array])
+    return torch.stack([start_directions(rows, rank, hidden, seed, is_orthonormal=is_orthonormal) for rows in array])
 
 
-def start_directions(init: Array | None, rank: int, hidden: int, seed: int) -> Tensor:
+def start_directions(init: Array | None, rank: int, hidden: int, seed: int, *, is_orthonormal: bool = True) -> Tensor:
     """Orthonormal start rows W (rank, hidden), float32.
 
     Args:
@@ -51,6 +54,7 @@ def start_directions(init: Array | None, rank: int, hidden: int, seed: int) -> T
         rank: r.
         hidden: d.
         seed: Seed of the explicit generator used when `init` is None.
+        is_orthonormal: As in `start_sites`; rows that are taken as they are may also be zero or parallel.
 
     Raises:
         InputError: An unreadable file, another shape, values that are not finite, zero or nearly parallel rows.
@@ -65,6 +69,8 @@ def start_directions(init: Array | None, rank: int, hidden: int, seed: int) -> T
             f"init has shape {array.shape} and dtype {array.dtype}; this model and rank need numbers ({rank}, {hidden})"
         )
     rows = own_float32("init", torch.from_numpy(array.astype(np.float64)))
+    if not is_orthonormal:
+        return rows
     check_gram("init", rows)
     is_ready = torch.allclose(rows @ rows.T, torch.eye(rank), rtol=0, atol=1e-5)
     return rows if is_ready else retract(rows)

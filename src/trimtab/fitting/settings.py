@@ -14,6 +14,7 @@ from trimtab.steering import Positions
 
 WEIGHTINGS = ("minibatch", "response")
 STARTS = ("random", "means")
+SCHEDULES = ("linear", "cosine")
 MAX_SEED = 2**63 - 1
 """What torch's generators take."""
 MAX_STEP = 1e6
@@ -29,7 +30,7 @@ class TrainSettings:
     Args:
         layer: 0-based block whose output is edited.
         epochs: Passes over the pairs.
-        lr: First learning rate of AdamW; it falls linearly to 0.
+        lr: First learning rate of AdamW; it falls to 0.
         batch_size: Pairs a step; each gives one item a direction, so a step sees twice as many sequences.
         seed: Seeds the start vector and the order of the pairs.
         positions: Which tokens of prompt and response are edited: all, prompt, response, last, f<N>+l<M>.
@@ -40,6 +41,8 @@ class TrainSettings:
             of the classes' mean source states, from where far fewer epochs suffice.
         grad_clip: Largest norm of the gradient.
         weight_decay: Of AdamW.
+        schedule: How the learning rate falls: `linear` (published) or `cosine`.
+        warmup_steps: Steps over which it rises from 0 before.
         max_response_tokens: Cut responses to this many tokens; None = whole.
         truncate: Cut responses that do not fit the context instead of refusing them.
         cache_bytes: Memory for frozen states and teacher distributions; what does not fit is computed again each step.
@@ -60,6 +63,8 @@ class TrainSettings:
     start: str = "random"
     grad_clip: float = 1.0
     weight_decay: float = 0.0
+    schedule: str = "linear"
+    warmup_steps: int = 0
     max_response_tokens: int | None = None
     truncate: bool = False
     cache_bytes: int = 2 * 1024**3
@@ -78,6 +83,9 @@ class TrainSettings:
             check_number("max_response_tokens", self.max_response_tokens, least=1, whole=True)
         if self.weighting not in WEIGHTINGS:
             raise InputError(f"weighting is {self.weighting!r}; allowed: {', '.join(WEIGHTINGS)}")
+        check_number("warmup_steps", self.warmup_steps, least=0, whole=True)
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule is {self.schedule!r}; allowed: {', '.join(SCHEDULES)}")
         if self.start not in STARTS:
             raise InputError(f"start is {self.start!r}; allowed: {', '.join(STARTS)}")
         Positions.parse(self.positions)
@@ -86,6 +94,14 @@ class TrainSettings:
     def layers(self) -> tuple[int, ...]:
         """The edited blocks in ascending order, of which there is one or more."""
         return (self.layer,) if isinstance(self.layer, int) else self.layer
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a 0-based step of `steps`, as a part of `lr`."""
+        warm = min(self.warmup_steps, steps - 1)
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        left = 1 - (step - warm) / (steps - warm)
+        return left if self.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
 def checked_layers(layer: object) -> int | tuple[int, ...]:

@@ -23,7 +23,7 @@ from trimtab.errors import InputError
 from trimtab.fitting.buckets import OVERHEAD_TOKENS, buckets
 from trimtab.fitting.cache import FrozenCache
 from trimtab.fitting.divergence import Objective
-from trimtab.fitting.edits import EditKind
+from trimtab.fitting.edits import FACTOR, EditKind
 from trimtab.fitting.items import Item
 from trimtab.fitting.settings import TrainSettings
 from trimtab.models.split import SplitModel
@@ -87,6 +87,7 @@ class _State:
     """A job under way."""
 
     job: Job
+    generator: torch.Generator
     batches: Sequence[Tensor]
     parameters: dict[str, Tensor]
     optimiser: torch.optim.AdamW
@@ -121,11 +122,27 @@ class _Rows:
         items: Their numbers.
         concepts: (rows,) int64, which of the active jobs each belongs to.
         weights: (rows,) float32, what a scored token of each weighs in its job's loss (or an answer, for a preference).
+        shares: (rows,) float32, what each weighs in its job's penalty: the share of the run that is over, a row.
+        factors: (rows,) float32, drawn, or None.
     """
 
     items: list[int]
     concepts: Tensor
     weights: Tensor
+    shares: Tensor
+    factors: Tensor | None
+
+    @classmethod
+    def together(cls, rows: Sequence[_Rows]) -> _Rows:
+        """The sequences of all jobs."""
+        drawn = [one.factors for one in rows if one.factors is not None]
+        return cls(
+            [item for one in rows for item in one.items],
+            torch.cat([one.concepts for one in rows]),
+            torch.cat([one.weights for one in rows]),
+            torch.cat([one.shares for one in rows]),
+            torch.cat(drawn) if drawn else None,
+        )
 
 
 class EditTrainer:
@@ -186,17 +203,16 @@ class EditTrainer:
         settings = self._settings
         batches = [batch for epoch in job.order for batch in epoch.split(settings.batch_size)]
         parameters = {name: value.to(self._device, copy=True) for name, value in job.start.items()}
-        optimiser = torch.optim.AdamW(parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-        return _State(job, batches, parameters, optimiser, [_directions(parameters)], [], [])
+        rates = {name: settings.lr * self._kind.rates.get(name, 1.0) for name in parameters}
+        groups = [{"params": [value], "lr": rates[name], "full": rates[name]} for name, value in parameters.items()]
+        optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        generator = torch.Generator().manual_seed(settings.seed)
+        return _State(job, generator, batches, parameters, optimiser, [_directions(parameters)], [], [])
 
     def _step(self, active: Sequence[_State], step: int) -> float:
         """One step of every active job; the mean of their losses."""
-        rows = [self._rows(state.job, state.batches[step].tolist(), place) for place, state in enumerate(active)]
-        together = _Rows(
-            [item for one in rows for item in one.items],
-            torch.cat([one.concepts for one in rows]),
-            torch.cat([one.weights for one in rows]),
-        )
+        rows = [self._rows(state, step, place) for place, state in enumerate(active)]
+        together = _Rows.together(rows)
         names = list(active[0].parameters)
         leaves = {name: torch.stack([state.parameters[name] for state in active]).requires_grad_() for name in names}
         scale = 2.0 ** -math.floor(math.log2(float(together.weights.max())))
@@ -211,17 +227,21 @@ class EditTrainer:
             start += n
         return math.fsum(seen) / len(seen)
 
-    def _rows(self, job: Job, pairs: list[int], place: int) -> _Rows:
+    def _rows(self, state: _State, step: int, place: int) -> _Rows:
         """The sequences of a job's step, in the published order: for each pair its ways."""
-        size = len(self._kind.ways) * self._answers
-        items = [job.first + pair * size + offset for pair in pairs for offset in range(size)]
+        pairs, size = state.batches[step].tolist(), len(self._kind.ways) * self._answers
+        items = [state.job.first + pair * size + offset for pair in pairs for offset in range(size)]
         counts = self._counts(items)
         ways = len(self._kind.ways)
         if self._objective.preference is not None or self._settings.weighting == "response":
             weights = 1.0 / (counts * len(items) / self._answers)
         else:
             weights = 1.0 / (ways * counts.view(ways, -1).sum(dim=1).repeat_interleave(len(items) // ways))
-        return _Rows(items, torch.full((len(items),), place), weights.float())
+        shares = torch.full((len(items),), step / state.steps / len(items))
+        factors, draw = None, self._kind.draw
+        if draw is not None:
+            factors = draw.draw(len(pairs), ways, self._answers, state.generator).reshape(-1)
+        return _Rows(items, torch.full((len(items),), place), weights.float(), shares, factors)
 
     def _counts(self, items: Sequence[int]) -> Tensor:
         """What a minibatch's loss is a mean over, by sequence: its scored tokens, or 1 for a preference."""
@@ -248,13 +268,17 @@ class EditTrainer:
         are added to the leaves', times `scale`.
         """
         items, concepts = [rows.items[row] for row in group], rows.concepts[group].to(self._device)
+        factors = None if rows.factors is None else rows.factors[group].to(self._device)
         states, mask = self._padded(items)
         lines, columns = self._scored(items)
         sources = self._cache.sources[items]  # (b, m, d)
 
+        def own(site: int) -> dict[str, Tensor]:
+            found = {name: leaf[0, site] if len(leaf) == 1 else leaf[concepts, site] for name, leaf in leaves.items()}
+            return found if factors is None else {**found, FACTOR: factors}
+
         def edit(h: Tensor, site: int) -> Tensor:
-            own = {name: leaf[0, site] if len(leaf) == 1 else leaf[concepts, site] for name, leaf in leaves.items()}
-            return self._kind.apply(h, sources[:, site], own, mask)
+            return self._kind.apply(h, sources[:, site], own(site), mask)
 
         editors = {
             layer: lambda h, site=site: edit(h, site) for site, layer in enumerate(self._settings.layers) if site > 0
@@ -263,15 +287,20 @@ class EditTrainer:
         n_scored = [self._items[item].n_scored for item in items]
         chunks = scored_chunks(n_scored, CHUNK_BYTES // (4 * self._model.vocabulary))
         values, gradient = self._score(picked.detach(), self._reference(items), chunks)
-        losses, weights = self._weighed(values, lines, items, rows.weights[group].to(self._device))
+        losses, weights = self._weighed(values, lines, items, rows.weights[group].to(self._device), factors)
         picked.backward(gradient.mul_((scale * weights)[:, None].to(gradient.dtype)))
+        if self._kind.penalty is not None:
+            penalties = self._kind.penalty(states, own(0), mask)
+            penalties.backward((rows.shares[group] * scale * self._half_scale).to(penalties))
         return losses.cpu()
 
     def _lengths(self, items: Sequence[int]) -> Tensor:
         """(b,) int64 tokens of each base sequence after the shared prefix."""
         return torch.tensor([len(self._items[item].base) - self._upper.prefix_length for item in items])
 
-    def _weighed(self, values: Tensor, lines: Tensor, items: Sequence[int], weights: Tensor) -> tuple[Tensor, Tensor]:
+    def _weighed(
+        self, values: Tensor, lines: Tensor, items: Sequence[int], weights: Tensor, factors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The loss of each sequence (b,) float64, and what each token's gradient (n,) counts in its job's loss."""
         sums = torch.zeros(len(items), dtype=torch.float64, device=values.device)
         sums.index_add_(0, lines, values.double())
@@ -280,7 +309,10 @@ class EditTrainer:
             return sums, weights[lines]
         log_p = -sums.float().view(-1, 2)  # the values are cross-entropies
         tokens = torch.tensor([float(self._items[item].n_scored) for item in items], device=values.device).view(-1, 2)
-        loss = preference(log_p[:, 0], log_p[:, 1], self._cache.likelihoods[list(items)].view(-1, 2), tokens)
+        signs = torch.ones_like(log_p[:, 0])
+        if factors is not None:
+            signs = torch.where(factors.view(-1, 2)[:, 0] < 0, -signs, signs)
+        loss = preference(log_p[:, 0], log_p[:, 1], self._cache.likelihoods[list(items)].view(-1, 2), tokens, signs)
         slopes = -torch.stack([loss.chosen, loss.rejected], dim=1).view(-1) * weights
         return loss.value.double().repeat_interleave(2) / 2, slopes[lines]
 
@@ -292,10 +324,14 @@ class EditTrainer:
         if not (torch.isfinite(mean).all() and all(bool(torch.isfinite(g).all()) for g in gradients.values())):
             state.diverged_at = step
             return float(mean.mean())
+        if self._kind.tangent is not None:
+            gradients = self._kind.tangent(state.parameters, gradients)
         for name, parameter in state.parameters.items():
             parameter.grad = gradients[name]
-        torch.nn.utils.clip_grad_norm_(state.parameters.values(), settings.grad_clip)
-        state.optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / state.steps)
+        clipped = [value for name, value in state.parameters.items() if name not in self._kind.unclipped]
+        torch.nn.utils.clip_grad_norm_(clipped, settings.grad_clip)
+        for group in state.optimiser.param_groups:
+            group["lr"] = group["full"] * settings.rate(step, state.steps)
         state.optimiser.step()
         for name, value in self._kind.retracted(state.parameters).items():
             state.parameters[name].copy_(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.errors import FitDivergedError
 from trimtab.steering import SteeringVector
@@ -22,6 +22,9 @@ class Method:
         settings: Its frozen settings dataclass.
         fit: (model, pairs, settings, options) -> vector.
         trial: settings -> those of a short fit, good enough to compare layers; None where a fit is cheap anyway.
+        places: `layer`: it edits at the layers it is told, or at one that is looked for; `model`: it finds its places
+            by itself (every block, or the best of all), takes no layer, and none is looked for.
+        needs: What else it must be told that no default can be, in words for people; empty for most.
         many: (model, concepts, settings, options) -> a vector each, or the error in place of one that diverged: all
             trained together. None if there is nothing to gain.
     """
@@ -33,4 +36,6 @@ class Method:
     settings: type
     fit: Callable[[Any, Any, Any, Any], SteeringVector]
     trial: Callable[[Any], Any] | None = None
+    places: Literal["layer", "model"] = "layer"
+    needs: str = ""
     many: Callable[[Any, Any, Any, Any], Sequence[SteeringVector | FitDivergedError]] | None = None

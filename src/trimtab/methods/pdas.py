@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.data import PairSet
-from trimtab.errors import FitDivergedError
+from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import (
     FitOptions,
     TrainSettings,
@@ -34,11 +34,13 @@ from trimtab.fitting import (
     trial_settings,
 )
 from trimtab.fitting.divergence import Objective, cross_entropy
-from trimtab.fitting.preference import Preference
+from trimtab.fitting.preference import Dpo, ScaledSimPo
 from trimtab.fitting.settings import check_number
 from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.steering import SteeringVector
+
+LOSSES = ("dpo", "scaled_simpo")
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,17 @@ class PDASSettings(TrainSettings):
         check_number("beta", self.beta, above=0)
         check_number("gamma", self.gamma)
         check_number("scale", self.scale, least=0)
+        if self.loss not in LOSSES:
+            raise InputError(f"loss is {self.loss!r}; allowed: {', '.join(LOSSES)}")
         _ = self.objective
 
     @property
     def objective(self) -> Objective:
         """What the settings ask for."""
-        preference = Preference(
-            self.loss,  # pyright: ignore[reportArgumentType] checked there
-            self.beta,
-            self.smoothing,
-            self.gamma,
-            self.scale,
-            self.reversed_reference,
-        )
-        return Objective(cross_entropy, "response", preference, "source" if self.loss == "dpo" else "base")
+        if self.loss == "dpo":
+            return Objective(cross_entropy, "response", Dpo(self.beta, self.smoothing), "source")
+        preference = ScaledSimPo(self.gamma, self.scale, self.reversed_reference)
+        return Objective(cross_entropy, "response", preference, "base")
 
 
 def fit_pdas(model: Model, pairs: PairSet, settings: PDASSettings, options: FitOptions) -> SteeringVector:

@@ -17,13 +17,14 @@ from trimtab.fitting.held_out import Split, hold_out
 from trimtab.fitting.order import Array
 from trimtab.fitting.search import Search, calibration_inputs
 from trimtab.fitting.settings import build_settings
-from trimtab.methods.cdas import CDAS
-from trimtab.methods.cdas_loreft import CDAS_LOREFT
-from trimtab.methods.das import DAS
-from trimtab.methods.diffmean import DIFFMEAN
-from trimtab.methods.kldas import KLDAS
+from trimtab.fitting.states import SharedStates
+from trimtab.methods.baselines import BASELINES
+from trimtab.methods.closed_forms import CLOSED_FORMS
+from trimtab.methods.components import COMPONENTS
+from trimtab.methods.interchanges import INTERCHANGES
+from trimtab.methods.maps import MAPS
 from trimtab.methods.method import Method
-from trimtab.methods.pdas import PDAS
+from trimtab.methods.trained import TRAINED
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
 from trimtab.steering import SteeringVector
@@ -37,7 +38,7 @@ def _by_name(methods: Sequence[Method]) -> Mapping[str, Method]:
     return MappingProxyType({method.name: method for method in methods})
 
 
-METHODS: Mapping[str, Method] = _by_name([CDAS, DAS, KLDAS, PDAS, CDAS_LOREFT, DIFFMEAN])
+METHODS: Mapping[str, Method] = _by_name([*INTERCHANGES, *CLOSED_FORMS, *COMPONENTS, *TRAINED, *MAPS, *BASELINES])
 """Every method by name."""
 
 
@@ -68,8 +69,16 @@ def check_fit(method: str, layer: int | Sequence[int] | str, settings: Mapping[s
     chosen = find_method(method)
     if isinstance(layer, str) and layer not in AUTO:
         raise InputError(f"layer {layer!r}: give a 0-based block number, or one of {', '.join(AUTO)}")
-    build_settings(chosen.settings, {"layer": 0 if isinstance(layer, str) else layer, **settings})
+    if chosen.places == "model" and not isinstance(layer, str):
+        raise InputError(f"{method} finds the places it edits by itself; leave out the layer (it is {layer!r})")
+    _settings(chosen, 0 if isinstance(layer, str) else layer, settings)
     return chosen
+
+
+def _settings(method: Method, layer: int | Sequence[int], settings: Mapping[str, object]) -> Any:
+    """The settings of a fit at a layer, which a method that finds its places has no use for."""
+    place = {} if method.places == "model" else {"layer": layer}
+    return build_settings(method.settings, {**place, **settings})
 
 
 def fit(
@@ -124,33 +133,33 @@ def fit(
     def fitted(
         train: PairSet, block: int | Sequence[int], options: FitOptions, *, short: bool = False
     ) -> SteeringVector:
-        built = build_settings(chosen.settings, {"layer": block, **settings})
+        built = _settings(chosen, block, settings)
         used = chosen.trial(built) if short and chosen.trial is not None else built
         return chosen.fit(model, train, used, options)
 
-    runs: list[FrozenRuns] = []  # shared by the fits of a search
+    shared = FitOptions()  # what the fits of a search have in common
 
     def short_fit(train: PairSet, block: int) -> SteeringVector:
-        return fitted(train, block, FitOptions(runs=runs[0] if runs else None), short=True)
+        return fitted(train, block, shared, short=True)
 
     given_options = FitOptions(init, order, trace, progress)
     made: list[int] = []
 
     def whole_fit(train: PairSet, block: int) -> SteeringVector:
         made.append(block)
-        options = dataclasses.replace(given_options, runs=runs[0] if runs else None)
-        return fitted(train, block, options)
+        return fitted(train, block, dataclasses.replace(given_options, runs=shared.runs, states=shared.states))
 
-    if not isinstance(layer, str):
+    if not isinstance(layer, str) or chosen.places == "model":
+        block = 0 if isinstance(layer, str) else layer
         if not calibrate:
-            return fitted(data, layer, given_options)
+            return fitted(data, block, given_options)
         calibration_inputs(model, split)  # what cannot be calibrated on is refused before the fit
-        vector = fitted(split.train, layer, given_options)
+        vector = fitted(split.train, block, given_options)
         return Search(model, split, progress).calibrated(vector)
     search, short = Search(model, split, progress, AUTO[layer]), None if chosen.trial is None else short_fit
     budget = settings.get("cache_bytes", SHARED_BYTES)
     assert isinstance(budget, int)  # checked with the other settings
-    runs.append(FrozenRuns(search.candidates, budget))
+    shared = FitOptions(runs=FrozenRuns(search.candidates, budget), states=SharedStates(search.candidates))
     if not calibrate:
         block, layers = search.layer(short, whole_fit)
         vector = fitted(data, block, given_options)
@@ -195,7 +204,7 @@ def fit_many(
     if isinstance(layer, str):
         raise InputError(f"layer {layer!r}: fit_many takes block numbers; fit finds a layer for one concept")
     chosen = check_fit(method, layer, settings)
-    built, options = build_settings(chosen.settings, {"layer": layer, **settings}), FitOptions(progress=progress)
+    built, options = _settings(chosen, layer, settings), FitOptions(progress=progress)
     splits: dict[str, Split] = {}
     for name, pairs in concepts.items():
         try:

@@ -6,18 +6,33 @@ from trimtab.steering.intervention import Intervention, SiteEdit, Steering
 from trimtab.steering.positions import Geometry, Positions
 from trimtab.steering.site import Site
 from trimtab.steering.statistics import Separation, histogram, separation
-from trimtab.steering.transforms import Ablate, Add, Affine, Clamp, LowRank, NullOut, Transform, probe_directions
+from trimtab.steering.transforms import (
+    Ablate,
+    Add,
+    AddKeepNorm,
+    Affine,
+    Clamp,
+    FeatureClamp,
+    LowRank,
+    NullOut,
+    RotateBy,
+    RotateTo,
+    Transform,
+    probe_directions,
+)
 from trimtab.steering.vector import Edit, ModelCard, SteeringVector
 
 __all__ = [
     "Ablate",
     "Add",
+    "AddKeepNorm",
     "Affine",
     "Always",
     "Clamp",
     "Edit",
     "FactorStats",
     "Factors",
+    "FeatureClamp",
     "Gate",
     "Geometry",
     "Intervention",
@@ -26,6 +41,8 @@ __all__ = [
     "NullOut",
     "Positions",
     "ProjectionGate",
+    "RotateBy",
+    "RotateTo",
     "Separation",
     "Site",
     "SiteEdit",

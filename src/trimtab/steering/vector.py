@@ -15,9 +15,9 @@ from trimtab.steering.checks import check_ids
 from trimtab.steering.content import JSON, content_hash
 from trimtab.steering.factors import DIRECTIONS, Factors, check_direction, check_multiplier
 from trimtab.steering.intervention import Intervention, Steering
-from trimtab.steering.transforms import Clamp
+from trimtab.steering.transforms import Clamp, Scalable
 
-SCALED = ("factor", "strength", "nothing")
+SCALED = ("factor", "strength", "transform", "nothing")
 RESIDUAL_WIDTH = ("resid_pre", "resid_post", "attn_out", "mlp_out", "norm_out")
 """Kinds of site whose states are as wide as the residual stream in every family."""
 
@@ -64,11 +64,12 @@ class Edit:
     Args:
         intervention: As learned. A clamp whose values come from factors holds the positive class's value.
         factors: Values read from data, for clamps.
-        scales: `factor` (the multiplier moves the clamped value), `strength` (it multiplies s) or `nothing`.
+        scales: `factor` (the multiplier moves the clamped value), `strength` (it multiplies s), `transform` (it changes
+            the transform from within, such as a rotation's angle) or `nothing`.
 
     Raises:
-        InputError: An unknown quantity to scale, a factor to scale without a clamp and factors, or factors of another
-            rank than the clamp.
+        InputError: An unknown quantity to scale, a factor to scale without a clamp and factors, factors of another
+            rank than the clamp, or a transform that cannot be scaled from within.
     """
 
     intervention: Intervention
@@ -79,6 +80,8 @@ class Edit:
         if self.scales not in SCALED:
             raise InputError(f"unknown quantity to scale {self.scales!r}; allowed: {', '.join(SCALED)}")
         transform = self.intervention.transform
+        if self.scales == "transform" and not isinstance(transform, Scalable):
+            raise InputError(f"a {transform.kind!r} transform cannot be scaled from within; scale its strength")
         if self.scales == "factor":
             if not isinstance(transform, Clamp) or self.factors is None:
                 raise InputError("only a clamp with factors can have its factor scaled")
@@ -92,6 +95,9 @@ class Edit:
             return self.clamped(self.factors.value(direction, multiplier, scale))
         if self.scales == "strength":
             return replace(self.intervention, strength=self.intervention.strength * multiplier)
+        transform = self.intervention.transform
+        if self.scales == "transform" and isinstance(transform, Scalable):
+            return replace(self.intervention, transform=transform.scaled(multiplier))
         return self.intervention
 
     def clamped(self, values: Tensor) -> Intervention:

@@ -1,0 +1,81 @@
+"""What a method returns: something that can be applied to a model, saved, and has directions.
+
+Most methods return a `SteeringVector`. The baselines that edit no hidden state (a system prompt, an adapter) return a
+`Baseline`; `applied` puts either of them to work in the same way.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.models import Model
+from trimtab.models.apply import Row
+from trimtab.models.messages import Prompt
+from trimtab.steering import SteeringVector
+
+
+def as_it_is(prompt: Prompt) -> Prompt:
+    """The prompt itself."""
+    return prompt
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A steerable at work.
+
+    Attributes:
+        steering: What the rows of a batch get.
+        prompt: What becomes of a prompt before it is rendered.
+    """
+
+    steering: Row = None
+    prompt: Callable[[Prompt], Prompt] = as_it_is
+
+
+class Baseline(ABC):
+    """A steerable that edits no hidden state.
+
+    Attributes:
+        method: Name of the method that made it.
+        directions: Which directions it has.
+    """
+
+    method: str
+    directions: Sequence[str]
+
+    @abstractmethod
+    def applied(self, model: Model, direction: str, multiplier: float) -> AbstractContextManager[Applied]:
+        """It at work on the model, as long as the context lasts; afterwards the model is what it was."""
+
+    @abstractmethod
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write its directory, atomically."""
+
+
+Steerable = SteeringVector | Baseline
+
+
+@contextmanager
+def applied(
+    model: Model, steerable: Steerable, direction: str = "elicit", multiplier: float | None = None
+) -> Iterator[Applied]:
+    """A steerable at work on a model, as long as the context lasts.
+
+    Args:
+        model: The model.
+        steerable: A vector, or a baseline.
+        direction: `elicit` or `suppress`.
+        multiplier: As for a vector; a baseline takes what it can do with it, by default 1.
+
+    Raises:
+        InputError: A direction that it does not have, or a multiplier that it cannot take.
+    """
+    if isinstance(steerable, SteeringVector):
+        yield Applied(steerable.steering(direction, multiplier))
+        return
+    with steerable.applied(model, direction, 1.0 if multiplier is None else multiplier) as at_work:
+        yield at_work
