@@ -110,7 +110,7 @@ def test_the_page_of_the_command_line_knows_every_command_and_flag():
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
 def test_the_page_of_the_methods_knows_every_setting_and_its_default(method):
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").partition(f"## {method.name}\n")[2]
+    page = (ROOT / "docs" / "methods" / f"{method.name}.md").read_text(encoding="utf-8")
     rows = [
         f"| `{field.name}` | {'' if field.default is MISSING else f'{field.default} '}|"
         for field in fields(method.settings)
