@@ -118,6 +118,12 @@ def test_the_page_of_the_methods_knows_every_setting_and_its_default(method):
     assert [row for row in rows if row not in page] == []
 
 
+def test_the_overview_of_the_methods_lists_all_of_them():
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    wanted = [f"| [`{method.name}`](methods/{method.name}.md) | {method.summary} |" for method in METHODS.values()]
+    assert [line for line in wanted if line not in page] == []
+
+
 def test_the_page_of_the_models_lists_the_families_that_are_tested():
     section = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").partition("### Tested families\n")[2]
     (listed,) = [part for part in section.split("\n\n") if part.startswith("`llama`")]
