@@ -155,7 +155,7 @@ def measure(
     outputs: dict[str, list[str]] = {name: [] for name in rows}
     for i, (name, *_) in enumerate(plans):
         outputs[name].append(said[i])
-    found = {name: _judged(task, way, tuple(outputs[name])) for name, (way, _) in rows.items()}
+    found = {name: judged(task, way, tuple(outputs[name])) for name, (way, _) in rows.items()}
     if reference is not None:
         for name, (way, steering) in rows.items():
             if steering is not None and name not in fewer:
@@ -218,8 +218,8 @@ class Reference:
         )
         swapped = replace(self._task, free=self._task.carrying)
         return {
-            "unsteered": _judged(self._task, "elicit", unsteered),
-            "prompted": _judged(swapped, "elicit", prompted),
+            "unsteered": judged(self._task, "elicit", unsteered),
+            "prompted": judged(swapped, "elicit", prompted),
         }
 
     @cached_property
@@ -236,7 +236,8 @@ class Reference:
         return tuple(float(part.mean()) for part in kl_divergences(self._model, self._states[way], steered))
 
 
-def _judged(task: Task, way: str, outputs: tuple[str, ...]) -> Measured:
+def judged(task: Task, way: str, outputs: tuple[str, ...]) -> Measured:
+    """The exact judge's ratings of answers to a direction's first prompts; `way` as in `measure`."""
     trait, requests = task.trait, task.requests(way)[: len(outputs)]
     ratings = [rate(request, text, trait.concept) for request, text in zip(requests, outputs, strict=True)]
     present = tuple(float(trait.present(rating)) for rating in ratings)

@@ -30,7 +30,7 @@ import itertools
 import math
 import statistics
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -398,26 +398,27 @@ def curve_search(side_effect: Weighed) -> Search:
     return curve.weighed(side_effect)
 
 
-def calibrated_curves(reader: Reader, vector: SteeringVector, directions: Iterable[str]) -> dict[str, Curve]:
-    """The curve of a vector in each direction, over all inputs of the reader; the directions share batches."""
+def calibrated_curves(reader: Reader, vectors: Sequence[SteeringVector]) -> list[dict[str, Curve]]:
+    """For each vector its curve in each of its directions, over all inputs of the reader; all share batches."""
 
-    def side_effect(direction: str) -> Weighed:
-        return lambda m: reader.side_effect(direction, vector.steering(direction, m))
+    def side_effect(k: int, direction: str) -> Weighed:
+        return lambda m: reader.side_effect(direction, vectors[k].steering(direction, m))
 
-    searches = {direction: curve_search(side_effect(direction)) for direction in directions}
-    wanted = {direction: next(search) for direction, search in searches.items()}
-    curves: dict[str, Curve] = {}
+    ways = [(k, direction) for k, vector in enumerate(vectors) for direction in vector.directions]
+    searches = {way: curve_search(side_effect(*way)) for way in ways}
+    wanted = {way: next(search) for way, search in searches.items()}
+    curves: dict[tuple[int, str], Curve] = {}
     while wanted:
-        asked = [(direction, m) for direction, multipliers in wanted.items() for m in multipliers]
-        found = reader.effects([(direction, vector.steering(direction, m)) for direction, m in asked])
+        asked = [(way, m) for way, multipliers in wanted.items() for m in multipliers]
+        found = reader.effects([(direction, vectors[k].steering(direction, m)) for (k, direction), m in asked])
         effects = dict(zip(asked, found, strict=True))
-        for direction, multipliers in list(wanted.items()):
+        for way, multipliers in list(wanted.items()):
             try:
-                wanted[direction] = searches[direction].send({m: effects[direction, m] for m in multipliers})
+                wanted[way] = searches[way].send({m: effects[way, m] for m in multipliers})
             except StopIteration as stop:
-                curves[direction] = stop.value
-                del wanted[direction]
-    return {direction: curves[direction] for direction in searches}
+                curves[way] = stop.value
+                del wanted[way]
+    return [{way: curves[k, way] for way in vector.directions} for k, vector in enumerate(vectors)]
 
 
 def _limit(model: Model, prompts: Sequence[RenderedPrompt], tokens: int) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from trimtab.data import PairSet, TokenisedPair, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting.calibration import HIGH, Effect, Reader, calibrated_curves
+from trimtab.fitting.calibration import HIGH, Curve, Effect, Reader, calibrated_curves
 from trimtab.fitting.held_out import FEWEST_INPUTS, LONGEST, MOST_INPUTS, Split, drawn, with_room
 from trimtab.fitting.joining import joined
 from trimtab.models.model import Model
@@ -275,7 +275,38 @@ class Search:
             logger.warning("%s", warning)
         return found.vector
 
+    def best_of(self, vectors: Mapping[str, Mapping[int, SteeringVector]]) -> dict[str, SteeringVector]:
+        """Of each of several methods the vector of its best layer, calibrated; all are tried in the same batches.
+
+        As a search does it, but fits are compared as they are: no short ones before, and none after.
+
+        Args:
+            vectors: By name of the method and layer. A method with one vector only is calibrated as it is.
+        """
+        (n, grid), _ = ROUNDS
+        several = {name: by_layer for name, by_layer in vectors.items() if len(by_layer) > 1}
+        flat = {(name, layer): vector for name, by_layer in several.items() for layer, vector in by_layer.items()}
+        tried = dict(zip(flat, self._best(list(flat.values()), grid, n) if flat else [], strict=True))
+        poor = [
+            name for name, by_layer in several.items() if _served([tried[name, layer] for layer in by_layer]) <= POOR
+        ]
+        again = {key: vector for key, vector in flat.items() if key[0] in poor}
+        for key, wider in zip(again, self._best(list(again.values()), WIDER, n) if again else [], strict=True):
+            for way, each in wider.items():
+                tried[key][way] = max(tried[key][way], each, key=lambda one: one[0].rank)
+        chosen = {name: next(iter(by_layer)) for name, by_layer in vectors.items()}
+        for name, by_layer in several.items():
+            chosen[name] = self._ordered({layer: tried[name, layer] for layer in by_layer}, n)[0]
+        best = {name: by_layer[chosen[name]] for name, by_layer in vectors.items()}
+        able = {name: vector for name, vector in best.items() if self.is_possible and _can_be_scaled(vector)}
+        curves = dict(zip(able, calibrated_curves(self._reader, list(able.values())), strict=True))
+        return {name: self._with_curves(vector, curves.get(name)).vector for name, vector in best.items()}
+
     def _calibrated(self, vector: SteeringVector) -> Calibrated:
+        able = self.is_possible and _can_be_scaled(vector)
+        return self._with_curves(vector, calibrated_curves(self._reader, [vector])[0] if able else None)
+
+    def _with_curves(self, vector: SteeringVector, curves: Mapping[str, Curve] | None) -> Calibrated:
         found: dict[str, JSON] = {
             "inputs": self._reader.n,
             "held_out": self._split.is_held_out,
@@ -284,10 +315,9 @@ class Search:
         multipliers, record, shares, warnings = dict(vector.multipliers), {}, {}, {}
         if not self.is_possible:
             warnings["any"] = f"{self._alike()}; the multiplier stays at 1"
-        elif all(edit.scales == "nothing" for edit in vector.edits):
+        elif curves is None:
             logger.info("nothing of this vector is scaled by a multiplier; none is looked for")
         else:
-            curves = calibrated_curves(self._reader, vector, vector.directions)
             shares = {way: curve.greatest.share for way, curve in curves.items() if way in self._wanted}
             for direction, curve in curves.items():
                 record[direction] = {"effect": curve.greatest.share, "curve": curve.record()}
@@ -375,6 +405,11 @@ class Search:
             if direction not in found[k] or effect.rank > found[k][direction][0].rank:
                 found[k][direction] = effect, steering
         return found
+
+
+def _can_be_scaled(vector: SteeringVector) -> bool:
+    """Whether a multiplier changes anything."""
+    return any(edit.scales != "nothing" for edit in vector.edits)
 
 
 def _tell_poor(layer: int, shares: Mapping[str, float]) -> None:

@@ -17,7 +17,8 @@ Shapes: d hidden, r rank. Deviations from the published code, none of which chan
 inside a response, no masking by pad id, unrounded factors, float32 divergence, sums without a second division for
 display, rows of a rank-r vector kept orthonormal (polar retraction) with one factor a coordinate. One that does: with
 positions f<N>+l<M> every edited token gets the value of the one source token, as with all others, where the published
-code pairs the base's first and last tokens with the source's own. Published settings a model are in `docs/methods/cdas.md`.
+code pairs the base's first and last tokens with the source's own. Published settings a model are
+in `docs/methods/cdas.md`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,419 @@
+"""Every method on the same concepts, data, layers and judge: which is best?
+
+    python -m benchmarks.methods_on_organism                # all of them, an hour on two cores; again from cache
+    python -m benchmarks.methods_on_organism --methods cdas diffmean --concepts sea vela
+    python -m benchmarks.methods_on_organism --tables       # tables and figure again, of the results that are there
+
+For each concept 48 pairs to learn from and 24 others to choose on. Every method is fitted with its default settings at
+the same layers (`LAYERS`), or once where it finds its places itself. Layer and multipliers are then chosen as
+`trimtab.fit` does, without a judge: from what the steered model writes by itself on the 24 pairs' prompts. What was
+chosen is judged by the organism's exact judge on 40 prompts never seen, and its side effects are measured on prompts of
+another kind.
+
+A result is one file a concept and method under `results/methods/`, kept with a fingerprint of the method's settings and
+of all library code; it is made again when either changes. Vectors are kept in `build/methods`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import harness
+
+if TYPE_CHECKING:
+    import trimtab as tt
+    from trimtab.data import PairSet
+    from trimtab.methods.steerable import Steerable
+
+CONCEPTS = ("refusal", "sea", "music", "weather", "past-tense", "first-person", "plural", "hearsay", "upper-case")
+"""The refusal; three concepts that insert sentences; five that rewrite every sentence."""
+LAYERS = (1, 3, 5)
+"""Blocks at which methods compete, of the organism's eight."""
+TRAIN, CHOOSE, JUDGED, UNRELATED = 48, 24, 40, 24
+BUILD = harness.ROOT / "build" / "methods"
+RESULTS = harness.RESULTS / "methods"
+TABLE, FIGURE = harness.ROOT / "docs" / "which-method-table.md", harness.ROOT / "docs" / "which-method.png"
+ROUNDS = 4000
+PARTS = ("concept", "instruction", "fluency", "score")
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {}
+"""Settings other than the defaults, by method; what is here is printed with the table."""
+INPUTS: Mapping[str, str] = {
+    "sae": "needs a sparse autoencoder of the model, and the organism has none",
+    "seal": "needs reasoning traces, and the organism does not reason",
+}
+"""Methods that have nothing to work on here, and why."""
+
+
+@cache
+def code() -> str:
+    """Fingerprint of the library."""
+    root, digest = harness.ROOT / "src" / "trimtab", sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix in (".py", ".safetensors") and not {"cli", "report"} & {*path.parts}:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def key_of(method: str) -> dict[str, Any]:
+    """What a result depends on."""
+    return {
+        "code": code(),
+        "settings": dict(SETTINGS.get(method, {})),
+        "given": [list(LAYERS), TRAIN, CHOOSE, JUDGED, UNRELATED],
+    }
+
+
+@cache
+def organism() -> tt.Model:
+    """The built-in model, once a process."""
+    import trimtab
+
+    return trimtab.load_model("organism")
+
+
+@cache
+def pairs_of(concept: str) -> tuple[PairSet, PairSet]:
+    """Pairs to learn from and to choose on."""
+    import trimtab
+
+    pairs = trimtab.load_pairs(concept)
+    return pairs[:TRAIN], pairs[TRAIN : TRAIN + CHOOSE]
+
+
+def _begin() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+# ---- fits
+
+
+def folder(method: str, concept: str, place: str) -> Path:
+    """Where a fit is kept."""
+    return BUILD / method / concept / place
+
+
+def fit_method(name: str, concepts: Sequence[str]) -> dict[str, Any]:
+    """Fits a method to concepts at all layers, those together that it can train in lockstep; keeps what it makes."""
+    from trimtab.errors import FitDivergedError, InputError
+    from trimtab.fitting import FitOptions
+    from trimtab.fitting.settings import build_settings
+    from trimtab.fitting.states import SharedStates
+    from trimtab.methods.registry import find_method
+
+    model, method = organism(), find_method(name)
+    places = [None] if method.places == "model" else list(LAYERS)
+    errors: dict[str, str] = {}
+    for concept in concepts:
+        shutil.rmtree(BUILD / name / concept, ignore_errors=True)
+    began, seconds = time.perf_counter(), dict.fromkeys(concepts, 0.0)
+    data = {concept: pairs_of(concept)[0] for concept in concepts}
+    shared = {concept: SharedStates(LAYERS) for concept in concepts}
+    for place in places:
+        given = {} if place is None else {"layer": place}
+        settings = build_settings(method.settings, {**given, **SETTINGS.get(name, {})})
+        if method.many is not None:
+            began = time.perf_counter()
+            made = method.many(model, list(data.values()), settings, FitOptions())
+            each = (time.perf_counter() - began) / len(concepts)
+            found = dict(zip(data, made, strict=True))
+        else:
+            found, each = {}, None
+            for concept, pairs in data.items():
+                began = time.perf_counter()
+                try:
+                    found[concept] = method.fit(model, pairs, settings, FitOptions(states=shared[concept]))
+                except (InputError, FitDivergedError) as error:
+                    found[concept] = error
+                seconds[concept] += time.perf_counter() - began
+        for concept, one in found.items():
+            if each is not None:
+                seconds[concept] += each
+            if isinstance(one, Exception):
+                errors[f"{concept} {place}"] = str(one)
+            else:
+                one.save(folder(name, concept, "once" if place is None else str(place)), overwrite=True)
+    for concept in concepts:
+        record = {"key": key_of(name), "seconds": seconds[concept] / len(places),
+                  "errors": {k: v for k, v in errors.items() if k.split()[0] == concept}}  # fmt: skip
+        _write(BUILD / name / concept / "fit.json", record)
+    return errors
+
+
+def is_fitted(name: str, concept: str) -> bool:
+    """Whether a fit with the same settings and code is there."""
+    path = BUILD / name / concept / "fit.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["key"] == key_of(name)
+
+
+# ---- choosing and judging
+
+
+def judge_concept(concept: str, methods: Sequence[str]) -> dict[str, float]:
+    """Chooses layers and multipliers of the methods and judges them, all in the same batches; writes results."""
+    from trimtab.evaluation.methods import Unrelated, judge_methods, plain_rows
+    from trimtab.evaluation.traits import Task
+    from trimtab.fitting.held_out import Split
+    from trimtab.fitting.search import Search
+    from trimtab.methods.steerable import Baseline
+    from trimtab.steering import SteeringVector
+
+    model, (train, held) = organism(), pairs_of(concept)
+    began = time.perf_counter()
+    vectors: dict[str, dict[int, SteeringVector]] = {}
+    chosen: dict[str, Steerable] = {}
+    for name in methods:
+        loaded = _loaded(name, concept)
+        if all(isinstance(one, SteeringVector) for one in loaded.values()) and loaded:
+            vectors[name] = {layer: one for layer, one in loaded.items() if isinstance(one, SteeringVector)}
+        for one in loaded.values():
+            if isinstance(one, Baseline):
+                chosen[name] = one
+    chosen |= Search(model, Split(train, held)).best_of(vectors)
+    searched = time.perf_counter() - began
+    task = Task.of(concept, JUDGED)
+    unrelated = Unrelated.of(model, concept, UNRELATED)
+    results = judge_methods(model, task, {name: chosen[name] for name in methods if name in chosen}, unrelated)
+    for name in methods:
+        fit = json.loads((BUILD / name / concept / "fit.json").read_text(encoding="utf-8"))
+        record: dict[str, Any] = {"key": key_of(name), "method": name, "concept": concept, **_without(fit, "key")}
+        if name in results:
+            record |= _record(chosen[name], results[name])
+        _write(RESULTS / f"{concept}-{name}.json", record)
+    rows = {name: _measured(row) for name, row in plain_rows(model, task).items()}
+    _write(RESULTS / f"{concept}.json", {"rows": rows})
+    return {"search": searched, "all": time.perf_counter() - began}
+
+
+def _loaded(name: str, concept: str) -> dict[int, Any]:
+    from trimtab.steering import SteeringVector
+
+    found: dict[int, Any] = {}
+    for place in (*map(str, LAYERS), "once"):
+        path = folder(name, concept, place)
+        if path.is_dir():
+            layer = -1 if place == "once" else int(place)
+            found[layer] = SteeringVector.load(path) if (path / "steering_config.json").is_file() else _baseline(path)
+    return found
+
+
+def _baseline(path: Path) -> Any:
+    import trimtab
+
+    return trimtab.load_steerable(path)
+
+
+def _record(steerable: Steerable, result: Any) -> dict[str, Any]:
+    from trimtab.steering import SteeringVector
+
+    record: dict[str, Any] = {"rows": {way: _measured(row) for way, row in result.rows.items()}}
+    for way, values in result.unrelated.items():
+        record["rows"][way]["unrelated_kl"] = list(values)
+    if isinstance(steerable, SteeringVector):
+        record["layers"] = sorted({edit.intervention.site.layer for edit in steerable.edits})
+        record["multipliers"] = dict(steerable.multipliers)
+    return record
+
+
+def _measured(row: Any) -> dict[str, Any]:
+    parts = {part: getattr(row, part) for part in PARTS}
+    return {part: None if values is None else list(values) for part, values in parts.items()} | {
+        "kl": None if row.kl is None else list(row.kl),
+        "examples": list(row.outputs[:3]),
+    }
+
+
+def _without(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != name}
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def is_judged(name: str, concept: str) -> bool:
+    """Whether a result of the same settings and code is there."""
+    path = RESULTS / f"{concept}-{name}.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["key"] == key_of(name)
+
+
+# ---- tables
+
+
+def interval(values: Mapping[str, Sequence[float]]) -> tuple[float, float, float]:
+    """The mean over concepts of their means, and the ends of its 95 % bootstrap interval over concepts and prompts."""
+    draw, names = random.Random(0), list(values)
+    rounds = []
+    for _ in range(ROUNDS):
+        means = [_mean(draw.choices(values[name], k=len(values[name]))) for name in draw.choices(names, k=len(names))]
+        rounds.append(_mean(means))
+    rounds.sort()
+    overall = _mean([_mean(each) for each in values.values()])
+    return overall, rounds[round(0.025 * ROUNDS)], rounds[round(0.975 * ROUNDS) - 1]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def tables(methods: Sequence[str], concepts: Sequence[str]) -> str:
+    """The Markdown of all results that are there; the figure is drawn on the way."""
+    from trimtab.methods.registry import find_method
+    from trimtab.report.methods import Point, draw_methods
+
+    found = {
+        name: {
+            concept: json.loads(path.read_text(encoding="utf-8"))
+            for concept in concepts
+            if (path := RESULTS / f"{concept}-{name}.json").is_file()
+        }
+        for name in methods
+    }
+    lines, points = [], {"elicit": [], "suppress": []}
+    for way, points_of in points.items():
+        rows = []
+        for name, cells in found.items():
+            good = {concept: cell["rows"][way] for concept, cell in cells.items() if way in cell.get("rows", {})}
+            if not good:
+                continue
+            parts = {
+                part: interval({concept: row[part] for concept, row in good.items() if row[part] is not None})
+                for part in (*PARTS, "unrelated_kl")
+            }
+            seconds = _mean([cells[concept]["seconds"] for concept in good])
+            rows.append((name, parts, seconds, len(good)))
+            family = find_method(name).family
+            points_of.append(Point(name, family, parts["score"], parts["unrelated_kl"]))
+        rows.sort(key=lambda row: -row[1]["score"][0])
+        title = "Eliciting" if way == "elicit" else "Suppressing (concept: what is left of it)"
+        lines += [f"## {title}", "",
+                  "| method | score | concept | instruction | fluency | KL on unrelated prompts | fit, s | concepts |",
+                  "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+        lines += [
+            f"| [`{name}`](methods/{name}.md) | {_with(parts['score'])} | {parts['concept'][0]:.2f} | "
+            f"{parts['instruction'][0]:.2f} | {parts['fluency'][0]:.2f} | {_with(parts['unrelated_kl'], 3)} | "
+            f"{seconds:.1f} | {n} |"
+            for name, parts, seconds, n in rows
+        ]
+        lines.append("")
+    lines += _by_concept(found, concepts)
+    draw_methods({"eliciting": points["elicit"], "suppressing": points["suppress"]}, FIGURE)
+    return "\n".join(lines) + "\n"
+
+
+def _by_concept(found: Mapping[str, Mapping[str, Any]], concepts: Sequence[str]) -> list[str]:
+    lines = ["## Concept by concept: scores of eliciting", "", "| method | " + " | ".join(concepts) + " |",
+             "| --- |" + " --- |" * len(concepts)]  # fmt: skip
+    plain = {c: json.loads((RESULTS / f"{c}.json").read_text(encoding="utf-8"))["rows"] for c in concepts
+             if (RESULTS / f"{c}.json").is_file()}  # fmt: skip
+    for row in ("unsteered", "prompted"):
+        cells = [f"{_mean(plain[c][row]['score']):.2f}" if c in plain else "" for c in concepts]
+        lines.append(f"| *{row}* | " + " | ".join(cells) + " |")
+    for name, cells in found.items():
+        texts = []
+        for concept in concepts:
+            row = cells.get(concept, {}).get("rows", {}).get("elicit")
+            failed = concept in cells and not cells[concept].get("rows")
+            texts.append(f"{_mean(row['score']):.2f}" if row else "failed" if failed else "")
+        if any(texts):
+            lines.append(f"| `{name}` | " + " | ".join(texts) + " |")
+    errors = [f"- `{name}`, {where}: {error}" for name, cells in found.items() for cell in cells.values()
+              for where, error in cell["errors"].items()]  # fmt: skip
+    absent = [f"- `{name}`: {why}." for name, why in INPUTS.items()]
+    return [*lines, "", "Not applicable here:", "", *absent, "", *(["Failed:", "", *errors, ""] if errors else [])]
+
+
+def _with(value: tuple[float, float, float], digits: int = 2) -> str:
+    return f"{value[0]:.{digits}f} ({value[1]:.{digits}f} to {value[2]:.{digits}f})"
+
+
+# ---- the run
+
+
+def run_all(
+    jobs: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]], pool: ProcessPoolExecutor, stage: str
+) -> dict[str, Any]:
+    """All jobs on the pool; progress with the time that is left."""
+    began, waiting, found = time.monotonic(), {}, {}
+    for name, (function, arguments) in jobs.items():
+        waiting[pool.submit(function, *arguments)] = name
+    while waiting:
+        done: set[Future[Any]]
+        done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            name = waiting.pop(future)
+            found[name] = future.result()
+            spent = time.monotonic() - began
+            left = spent / len(found) * len(waiting)
+            sys.stderr.write(f"{stage} {len(found)}/{len(jobs)}: {name}; {spent:.0f} s, about {left:.0f} s left\n")
+    return found
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    from trimtab.methods.registry import METHODS
+
+    known = [name for name in METHODS if name not in INPUTS]
+    parser = argparse.ArgumentParser(description="Every method on the organism's concepts.")
+    parser.add_argument("--methods", nargs="+", choices=known, default=known)
+    parser.add_argument("--concepts", nargs="+", choices=CONCEPTS, default=list(CONCEPTS))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tables", action="store_true", help="print what is there, make nothing")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fit, choose, judge, and write docs/which-method-table.md and docs/which-method.png."""
+    options = _options(argv)
+    if not options.tables:
+        os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        began = time.monotonic()
+        with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
+            fits = {
+                name: (fit_method, (name, missing))
+                for name in sorted(options.methods, key=_slowest_first)
+                if (missing := [c for c in options.concepts if not is_fitted(name, c)])
+            }
+            run_all(fits, pool, "fitted")
+            concepts = {
+                concept: (judge_concept, (concept, missing))
+                for concept in options.concepts
+                if (missing := [m for m in options.methods if not is_judged(m, concept)])
+            }
+            spent = run_all(concepts, pool, "judged")
+        for concept, seconds in spent.items():
+            sys.stderr.write(f"{concept}: search {seconds['search']:.0f} s, in all {seconds['all']:.0f} s\n")
+        sys.stderr.write(f"in all {time.monotonic() - began:.0f} s\n")
+    text = tables(options.methods, options.concepts)
+    TABLE.write_text(text, encoding="utf-8")
+    print(text)  # noqa: T201
+
+
+def _slowest_first(name: str) -> tuple[bool, str]:
+    """Trained methods before others, so that no worker ends with the longest."""
+    from trimtab.methods.registry import find_method
+
+    fields = {field.name for field in dataclasses.fields(find_method(name).settings)}
+    return "epochs" not in fields, name
+
+
+if __name__ == "__main__":
+    main()
