@@ -70,7 +70,7 @@ def fit_probe(positive: Tensor, negative: Tensor, *, c: float = 1.0, standardise
         raise InputError("the states of a probe are not finite; look for NaN in the model's weights")
     n, mean = len(x), x.mean(dim=0)
     spread = x.std(dim=0, correction=0)
-    moves = spread > FLAT * max(float(spread.max()), 1e-300)
+    moves = (x.amax(dim=0) > x.amin(dim=0)) & (spread > FLAT * max(float(spread.max()), 1e-300))
     if not bool(moves.any()):
         raise InputError(f"all {n} states of a probe are the same; give pairs that differ")
     scale = torch.where(moves, spread, torch.ones_like(spread)) if standardise else torch.ones_like(spread)
