@@ -113,4 +113,4 @@ def _space(model: Model) -> int:
         raise InputError(
             "the tokenizer has neither a token for a space nor a pad token; give texts of equally many tokens"
         )
-    return int(pad)  # pyright: ignore
+    return int(pad)

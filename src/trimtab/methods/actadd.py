@@ -8,17 +8,17 @@ Source: Turner et al., arXiv 2308.10248.
 
 Shapes: t tokens, d hidden.
 
-Two texts are all it learns from; unless they are given they are the prompts of the first pair (a prompt of several turns
-counts as one text, its contents line by line). A prompt that is shorter than the texts is edited as far as it goes, and
-nothing behind the prompt is.
+Two texts are all it learns from; unless they are given they are the prompts of the first pair (a prompt of several
+turns counts as one text, its contents line by line). A prompt that is shorter than the texts is edited as far as it
+goes, and nothing behind the prompt is.
 
-A rule for positions picks the first so many tokens and not one of them, so the vector holds nested edits: the one of the
-first k tokens adds v_k - v_{k+1}, and what meets at a token adds up to its own v.
+A rule for positions picks the first so many tokens and not one of them, so the vector holds nested edits: the one of
+the first k tokens adds v_k - v_{k+1}, and what meets at a token adds up to its own v.
 
 Deviations from the published code: it adds to what enters a block, here it is what leaves it: the published layer l is
-l - 1. BOS takes part there, but has the same state in both prompts, so its difference is zero. In a chat model the texts
-are users' turns; the tokens that end the turn take no part. Where a tokenizer has no token for a space, its pad token
-fills up. The published coefficient, some 1 to 15 by task, is the multiplier.
+l - 1. BOS takes part there, but has the same state in both prompts, so its difference is zero. In a chat model the
+texts are users' turns; the tokens that end the turn take no part. Where a tokenizer has no token for a space, its pad
+token fills up. The published coefficient, some 1 to 15 by task, is the multiplier.
 """
 
 from __future__ import annotations

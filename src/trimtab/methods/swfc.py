@@ -7,8 +7,8 @@ Source: arXiv 2604.08169; there is no official code.
 
 Shapes: d hidden.
 
-The ungated one of three rules of one paper; `sttp` and `stmp` move only tokens on the wrong side of the boundary. In the
-paper's long chats it is the one that repeats itself. The paper's responses are the model's own, with and without a
+The ungated one of three rules of one paper; `sttp` and `stmp` move only tokens on the wrong side of the boundary. In
+the paper's long chats it is the one that repeats itself. The paper's responses are the model's own, with and without a
 system prompt; here they are those of the pairs. The regularisation is not stated; it is c = 1 on standardised columns.
 """
 
