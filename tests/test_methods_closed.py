@@ -32,7 +32,7 @@ from trimtab.models.tiny import tiny_model
 from trimtab.steering import Clamp, Site, SiteEdit
 
 PAIRS = PairSet([ContrastPair(f"Shout {k}!", f"YES {k}", f"Say {k}.", f"no {k}") for k in range(10)])
-D, N = 32, 200
+D, N, GAP = 32, 200, 4.0
 AXIS = torch.nn.functional.normalize(torch.randn(D, generator=torch.Generator().manual_seed(7)), dim=0)
 """Where the concept is planted."""
 
@@ -47,7 +47,7 @@ def states_of(positive, negative):
     return ClassStates(Site(1), positive, negative, positive.mean(dim=0), negative.mean(dim=0))
 
 
-def planted(*, gap=4.0, seed=0, shuffled=False, pairs=N):
+def planted(*, gap=GAP, seed=0, shuffled=False, pairs=N):
     """Both classes are unit Gaussians about a common mean, `gap` apart along the axis; every pair shares a part."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(2, pairs, D, generator=generator)
@@ -76,6 +76,8 @@ DIRECTIONS = {
 }
 LEAST = {"lat pooled": 0.85, "probe": 0.9, "boundary": 0.9, "raptor": 0.9}
 """Smallest cosine with the axis; 0.95 elsewhere."""
+UNSUPERVISED = ("pca", "pca of states", "lat", "lat pooled")
+"""Of these only sign and length come from the labels, if the classes lie apart as far as here."""
 
 
 class TestPlanted:
@@ -88,13 +90,15 @@ class TestPlanted:
 
     @pytest.mark.parametrize("name", DIRECTIONS)
     def test_labels_at_random_do_not_find_it(self, name):
-        """Of the directions of least regret only the unsupervised ones, to which labels say nothing, still do."""
-        states = planted(shuffled=True)
-        if name in ("pca", "pca of states", "lat pooled"):
-            assert abs(cosine(DIRECTIONS[name](states))) > 0.8  # PCA looks at no label; only its sign is left to chance
-            return
-        found = [abs(cosine(DIRECTIONS[name](planted(shuffled=True, seed=seed)))) for seed in range(3)]
-        assert min(found) < 0.6
+        """A component looks at no label and finds the axis all the same, but labels give its sign and its length."""
+        for seed in range(3):
+            states = planted(shuffled=True, seed=seed)
+            direction = DIRECTIONS[name](states)
+            if name in UNSUPERVISED:
+                assert abs(float(direction @ AXIS)) < 0.15 * GAP
+                assert 0.4 < auroc(direction, states) < 0.6
+            else:
+                assert abs(cosine(direction)) < 0.6
 
     def test_where_nothing_is_planted_nothing_is_found(self):
         for find in DIRECTIONS.values():
@@ -459,9 +463,9 @@ class TestActAdd:
             tt.fit("actadd", model, pairs, **{"layer": 1, "calibrate": False} | settings)
 
     def test_a_steered_model_is_refused(self, model):
-        with steer(model.hf, tt.fit("caa", model, PAIRS, layer=1, calibrate=False)):
-            with pytest.raises(InputError, match="being steered"):
-                tt.fit("actadd", model, PAIRS, layer=1, calibrate=False)
+        vector = tt.fit("caa", model, PAIRS, layer=1, calibrate=False)
+        with steer(model.hf, vector), pytest.raises(InputError, match="being steered"):
+            tt.fit("actadd", model, PAIRS, layer=1, calibrate=False)
 
 
 READINGS = {
@@ -504,7 +508,6 @@ class TestOnAModel:
             ("pca", {"centre": "yes"}, "true, false or none"),
             ("lat", {"pairing": "all"}, "allowed: across, pooled, positive"),
             ("lda", {"shrinkage": -1}, "shrinkage is -1"),
-            ("lda", {"shrinkage": 0, "reading": "mean"}, "rank"),
             ("probe", {"c": 0}, "c is 0"),
             ("probe", {"standardise": 1}, "standardise is 1"),
             ("raptor", {"reading": "tokens"}, "one state a prompt"),

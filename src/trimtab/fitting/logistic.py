@@ -109,12 +109,10 @@ def _newton(x: Tensor, labels: Tensor, weights: Tensor, c: float) -> tuple[Tenso
         curvature = (augmented.T * (weights * wrong * (1 - wrong))) @ augmented + torch.diag(ridge)
         curvature[-1, -1] += 1e-12  # the bias alone is not held where all rows are far on their sides
         step = torch.linalg.solve(curvature, gradient)
-        length = 1.0
-        while length > 1e-8:
-            tried = value(theta - length * step)
-            if tried <= now - 1e-4 * length * float(gradient @ step) or tried < now:
-                break
+        length, tried = 1.0, value(theta - step)
+        while not tried < now and length > 1e-8:
             length /= 2
+            tried = value(theta - length * step)
         if not tried < now:
             break
         theta, now = theta - length * step, tried
