@@ -356,15 +356,16 @@ class TestRaptor:
             assert int(wrong.sum()) > 0
 
     def test_its_path_ascends_and_of_ties_the_smallest_is_taken(self):
-        strengths = RaptorSettings(1).strengths
+        strengths = RaptorSettings(1, path_rows=None).strengths(7)
         assert strengths == sorted(strengths)
         assert (len(strengths), strengths[0], strengths[-1]) == (100, pytest.approx(1e-4), pytest.approx(1e2))
         states = planted(gap=60.0)
-        assert find_probe(states, RaptorSettings(1, path=9))[1].c == pytest.approx(1e-4)
+        assert find_probe(states, RaptorSettings(1, path=9, path_rows=None))[1].c == pytest.approx(1e-4)
+        assert find_probe(states, RaptorSettings(1, path=9))[1].c == pytest.approx(1e-4 * 1000 / (2 * N))
 
     def test_dropping_rows_hardly_turns_it(self):
         states = planted(gap=8.0)
-        whole = tune_probe(states.positive, states.negative, self.SETTINGS.strengths, seed=0).probe.weight
+        whole = tune_probe(states.positive, states.negative, self.SETTINGS.strengths(1000), seed=0).probe.weight
         turned = []
         for k in (100, 40, 4):
             rest = tune_probe(states.positive[k:], states.negative[k:], [1e-2], seed=0).probe.weight
@@ -514,6 +515,8 @@ class TestOnAModel:
             ("raptor", {"p_target": 0.3}, "p_target is 0.3"),
             ("raptor", {"c_most": 1e-5}, "c_most"),
             ("raptor", {"path": 0}, "path is 0"),
+            ("raptor", {"path_rows": 0}, "path_rows is 0"),
+            ("raptor", {"published_logit": 1}, "published_logit is 1"),
             ("swfc", {"alpha": -1}, "alpha is -1"),
             ("sttp", {"c": -1}, "c is -1"),
             ("caa", {"rule": "set"}, "rule is 'set'"),

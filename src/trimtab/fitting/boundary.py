@@ -84,6 +84,14 @@ class Boundary:
         """How far the classes' mean coordinates are apart; positive where the positive class lies above."""
         return self.positive.mean[0] - self.negative.mean[0]
 
+    def check_sides(self, states: ClassStates) -> None:
+        """Raise InputError unless the positive class lies above the negative one."""
+        if not self.gap > 0:
+            raise InputError(
+                f"the positive class does not lie above the negative one along the probe of {states.site} (mean "
+                f"coordinates {self.positive.mean[0]:g} and {self.negative.mean[0]:g}); give other pairs or a larger c"
+            )
+
     def coordinate(self, logit: float) -> float:
         """Where the probe's logit is so much."""
         return self.threshold + logit / self.steepness
@@ -97,12 +105,7 @@ def find_boundary(states: ClassStates, *, c: float) -> tuple[Boundary, dict[str,
     """
     probe = fit_probe(states.positive, states.negative, c=c)
     boundary = Boundary.of(probe, states)
-    if not boundary.gap > 0:
-        raise InputError(
-            f"the positive class does not lie above the negative one along the probe of {states.site} (mean "
-            f"coordinates {boundary.positive.mean[0]:g} and {boundary.negative.mean[0]:g}); give other pairs or a "
-            "larger c"
-        )
+    boundary.check_sides(states)
     area = auroc(boundary.direction, states)
     return boundary, {"accuracy": probe.accuracy, "auroc": area, "boundary": boundary.threshold}
 

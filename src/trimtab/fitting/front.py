@@ -5,7 +5,6 @@ Letters: t tokens, d hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from trimtab.models.capture import capture
 from trimtab.models.chat import ChatFormat
 from trimtab.models.messages import Prompt, as_messages
 from trimtab.models.model import Model
-from trimtab.models.spans import shared_prefix
+from trimtab.models.spans import shared_prefix, tokenise
 from trimtab.steering import Add, Edit, Intervention, Positions, Site
 
 
@@ -105,12 +104,12 @@ def front_edits(site: Site, differences: Tensor) -> list[Edit]:
 
 def _space(model: Model) -> int:
     """The token to pad with: a space, or the tokenizer's own pad where a space is no single token."""
-    ids: Sequence[int] = model.tokenizer(" ", add_special_tokens=False)["input_ids"]  # pyright: ignore
+    ids = tokenise(model.tokenizer, " ").ids
     if len(ids) == 1:
-        return int(ids[0])
+        return ids[0]
     pad = model.tokenizer.pad_token_id
-    if pad is None:
+    if not isinstance(pad, int):
         raise InputError(
             "the tokenizer has neither a token for a space nor a pad token; give texts of equally many tokens"
         )
-    return int(pad)
+    return pad

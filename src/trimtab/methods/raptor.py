@@ -19,7 +19,11 @@ calls a probability is not the probe's; `published_logit` does the same. It edit
 probes have more than 0.9 test accuracy; here it is one, which the search for a layer finds, and the test accuracy is
 in the provenance. It edits the last token of every forward of a generation: the prompt's last and those behind it;
 `positions="response"`, the default, means the same here. The split is by pairs, so that the two sides of one pair are
-never on both sides of it.
+never on both sides of it. The published path of c is meant for data of a thousand rows and more: the loss is a sum over
+rows, so that the same c holds a probe of few rows down far more, and of few rows that separate every c ties and the
+smallest is taken, at which a probability of 0.9999 lies a hundred gaps of the classes away. So c is here multiplied by
+`path_rows` over the number of rows; `path_rows=None` takes the path as it is. The provenance's `target_gaps` says where
+the targets came to lie.
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ class RaptorSettings(ClosedSettings):
         c_least: The smallest inverse strength of the path.
         c_most: The largest one.
         path: How many of them, a constant ratio apart.
+        path_rows: For how many rows the path is meant; c is multiplied by this over the number there are. None = not.
         published_logit: Take the direction of length 1 and no bias for the probe when steering, as published.
 
     Raises:
@@ -68,6 +73,7 @@ class RaptorSettings(ClosedSettings):
     c_least: float = 1e-4
     c_most: float = 1e2
     path: int = 100
+    path_rows: int | None = 1000
     published_logit: bool = False
 
     def __post_init__(self) -> None:
@@ -77,14 +83,16 @@ class RaptorSettings(ClosedSettings):
         check_number("c_least", self.c_least, above=0)
         check_number("c_most", self.c_most, least=self.c_least)
         check_number("path", self.path, least=1, whole=True)
+        if self.path_rows is not None:
+            check_number("path_rows", self.path_rows, least=1, whole=True)
         if not isinstance(self.published_logit, bool):
             raise InputError(f"published_logit is {self.published_logit!r}; it must be true or false")
 
-    @property
-    def strengths(self) -> list[float]:
-        """The path of c, ascending."""
+    def strengths(self, rows: int) -> list[float]:
+        """The path of c, ascending, for so many rows."""
         ends = math.log10(self.c_least), math.log10(self.c_most)
-        return torch.logspace(*ends, self.path, dtype=torch.float64).tolist()
+        scale = 1.0 if self.path_rows is None else self.path_rows / rows
+        return (scale * torch.logspace(*ends, self.path, dtype=torch.float64)).tolist()
 
     @property
     def places(self) -> tuple[Positions, ...]:
@@ -99,8 +107,10 @@ def find_probe(states: ClassStates, settings: RaptorSettings) -> tuple[Boundary,
     Raises:
         InputError: Too few pairs to split, or states that a probe cannot be fitted to.
     """
-    tuned = tune_probe(states.positive, states.negative, settings.strengths, seed=settings.seed)
+    strengths = settings.strengths(2 * len(states.positive))
+    tuned = tune_probe(states.positive, states.negative, strengths, seed=settings.seed)
     boundary = Boundary.of(tuned.probe, states)
+    boundary.check_sides(states)
     if not settings.published_logit:
         return boundary, tuned
     return dataclasses.replace(boundary, threshold=0.0, steepness=1.0), tuned
@@ -118,6 +128,13 @@ def probability_edits(boundary: Boundary, settings: RaptorSettings) -> tuple[lis
         clamp = Clamp(v, factors.value(direction, 1.0))
         sides.append([Edit(Intervention(Site(settings.layer), clamp, at, gate), factors) for at in settings.places])
     return sides[0], sides[1]
+
+
+def _in_gaps(edit: Edit, boundary: Boundary) -> float:
+    """Where an edit's target lies on the way from the negative class's mean (0) to the positive one's (1)."""
+    clamp = edit.intervention.transform
+    assert isinstance(clamp, Clamp)
+    return (float(clamp.values) - boundary.negative.mean[0]) / boundary.gap
 
 
 def _exactly(coordinate: float) -> FactorStats:
@@ -144,6 +161,7 @@ def fit_raptor(model: Model, pairs: PairSet, settings: RaptorSettings, options: 
         "validation_accuracy": tuned.validation,
         "test_accuracy": tuned.test,
         "auroc": auroc(boundary.direction, states),
+        "target_gaps": [_in_gaps(edits[0], boundary) for edits in (up, down)],
     }
     return closed_vector("raptor", model, pairs, settings, (*up, *down), directions, began, figures)
 
