@@ -363,16 +363,16 @@ class TestRaptor:
         assert find_probe(states, RaptorSettings(1, path=9, path_rows=None))[1].c == pytest.approx(1e-4)
         assert find_probe(states, RaptorSettings(1, path=9))[1].c == pytest.approx(1e-4 * 1000 / (2 * N))
 
-    def test_dropping_rows_hardly_turns_it(self):
+    def test_the_fewer_rows_are_dropped_the_less_it_turns(self):
         states = planted(gap=8.0)
-        whole = tune_probe(states.positive, states.negative, self.SETTINGS.strengths(1000), seed=0).probe.weight
-        turned = []
-        for k in (100, 40, 4):
-            rest = tune_probe(states.positive[k:], states.negative[k:], [1e-2], seed=0).probe.weight
-            turned.append(cosine(rest, tune_probe(states.positive, states.negative, [1e-2], seed=0).probe.weight))
+
+        def without(k):
+            return tune_probe(states.positive[k:], states.negative[k:], [1e-2], seed=0).probe.weight
+
+        turned = [cosine(without(k), without(0)) for k in (150, 40, 1, 0)]
         assert turned == sorted(turned)
-        assert turned[-1] > 0.97
-        assert cosine(whole) > 0.9
+        assert turned[1] > 0.95
+        assert turned[-1] == pytest.approx(1)
 
     def test_as_published_its_logit_is_that_of_a_unit_weight(self):
         settings = replace(self.SETTINGS, published_logit=True, p_target=0.99)
@@ -400,73 +400,6 @@ class TestRaptor:
         coordinates = steered[place:].float() @ clamp.directions[0]
         assert (coordinates >= clamp.values - 1e-4).all()
         assert {"c", "validation_accuracy", "test_accuracy", "auroc"} <= {*vector.provenance["training"]}
-
-
-class TestActAdd:
-    def shown(self, model, prompt, steering, answer=(40, 41)):
-        """States (s, d) at block 1, plain and steered."""
-        ids = [*prompt.ids, *answer]
-        plain = capture(model.hf, [ids], [Site(1)])[0][Site(1)]
-        with steer(model.hf, steering, prompt_lengths=[len(prompt.ids)]):
-            return plain, capture(model.hf, [ids], [Site(1)])[0][Site(1)]
-
-    @pytest.mark.parametrize(("positive", "negative"), [("Love", "Hate you all"), ("I go there now", "No")])
-    @pytest.mark.parametrize(("direction", "multiplier"), [("elicit", 1.0), ("elicit", 3.0), ("suppress", 2.0)])
-    def test_each_token_gets_its_own_difference(self, model, positive, negative, direction, multiplier):
-        vector = tt.fit(
-            "actadd", model, PAIRS, layer=1, positive=positive, negative=negative, calibrate=False
-        )  # fmt: skip
-        prefix = model.chat.prefix_ids
-        space = model.tokenizer(" ", add_special_tokens=False)["input_ids"]
-        sides = [tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (positive, negative)]
-        t = max(map(len, sides))
-        rows = [[*prefix, *side, *(space * (t - len(side)))] for side in sides]
-        up, down = (seen[Site(1)].float()[len(prefix) :] for seen in capture(model.hf, rows, [Site(1)]))
-        prompt = model.chat.render("Please tell me a long story about a brave little mouse.")
-        plain, steered = self.shown(model, prompt, vector.steering(direction, multiplier))
-        wanted = plain.clone()
-        sign = 1 if direction == "elicit" else -1
-        wanted[len(prefix) : len(prefix) + t] += sign * multiplier * (up - down)
-        torch.testing.assert_close(steered, wanted, rtol=1e-5, atol=1e-5)
-        assert torch.equal(steered[len(prefix) + t :], plain[len(prefix) + t :])
-        assert torch.equal(steered[: len(prefix)], plain[: len(prefix)])
-
-    def test_a_prompt_that_is_shorter_is_edited_as_far_as_it_goes(self, model):
-        vector = tt.fit(
-            "actadd", model, PAIRS, layer=1, positive="good " * 30, negative="bad " * 30, calibrate=False
-        )  # fmt: skip
-        prompt = model.chat.render("Hi")
-        plain, steered = self.shown(model, prompt, vector.elicit())
-        assert not torch.equal(steered[len(prompt.ids) - 1], plain[len(prompt.ids) - 1])
-        assert torch.equal(steered[len(prompt.ids) :], plain[len(prompt.ids) :])
-
-    def test_its_texts_are_the_first_pairs_unless_they_are_given(self, model):
-        vector = tt.fit("actadd", model, PAIRS, layer=1, calibrate=False)
-        assert (vector.settings["positive"], vector.settings["negative"]) == ("Shout 0!", "Say 0.")
-        turns = [{"role": "system", "content": "Be loud."}, {"role": "user", "content": "Hi"}]
-        several = PairSet([ContrastPair(turns, "YES", turns[1:], "no")])
-        assert tt.fit("actadd", model, several, layer=1, calibrate=False).settings["positive"] == "Be loud.\nHi"
-
-    @pytest.mark.parametrize(
-        ("pairs", "settings", "said"),
-        [
-            (PAIRS, {"positive": "a"}, "give two texts"),
-            (PAIRS, {"positive": "a", "negative": "a"}, "same tokens"),
-            (PAIRS, {"positions": "last"}, "leave positions out"),
-            (PAIRS, {"reading": "last"}, "leave reading out"),
-            (PAIRS, {"positive": "a", "negative": "long " * 5000}, "tokens and the model takes"),
-            (PairSet([]), {}, "no pairs"),
-            (PAIRS, {"layer": 9}, "layer 9"),
-        ],
-    )
-    def test_what_it_cannot_use_is_refused(self, model, pairs, settings, said):
-        with pytest.raises(InputError, match=said):
-            tt.fit("actadd", model, pairs, **{"layer": 1, "calibrate": False} | settings)
-
-    def test_a_steered_model_is_refused(self, model):
-        vector = tt.fit("caa", model, PAIRS, layer=1, calibrate=False)
-        with steer(model.hf, vector), pytest.raises(InputError, match="being steered"):
-            tt.fit("actadd", model, PAIRS, layer=1, calibrate=False)
 
 
 READINGS = {

@@ -21,7 +21,7 @@ in the provenance. It edits the last token of every forward of a generation: the
 `positions="response"`, the default, means the same here. The split is by pairs, so that the two sides of one pair are
 never on both sides of it. The published path of c is meant for data of a thousand rows and more: the loss is a sum over
 rows, so that the same c holds a probe of few rows down far more, and of few rows that separate every c ties and the
-smallest is taken, at which a probability of 0.9999 lies a hundred gaps of the classes away. So c is here multiplied by
+smallest is taken, at which a probability of 0.9999 lies dozens of gaps of the classes away. So c is here multiplied by
 `path_rows` over the number of rows; `path_rows=None` takes the path as it is. The provenance's `target_gaps` says where
 the targets came to lie.
 """
