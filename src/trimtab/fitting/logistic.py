@@ -70,7 +70,7 @@ def fit_probe(positive: Tensor, negative: Tensor, *, c: float = 1.0, standardise
         raise InputError("the states of a probe are not finite; look for NaN in the model's weights")
     n, mean = len(x), x.mean(dim=0)
     spread = x.std(dim=0, correction=0)
-    moves = spread > FLAT * max(float(spread.max()), 1e-300)
+    moves = (x.amax(dim=0) > x.amin(dim=0)) & (spread > FLAT * max(float(spread.max()), 1e-300))
     if not bool(moves.any()):
         raise InputError(f"all {n} states of a probe are the same; give pairs that differ")
     scale = torch.where(moves, spread, torch.ones_like(spread)) if standardise else torch.ones_like(spread)
@@ -109,12 +109,10 @@ def _newton(x: Tensor, labels: Tensor, weights: Tensor, c: float) -> tuple[Tenso
         curvature = (augmented.T * (weights * wrong * (1 - wrong))) @ augmented + torch.diag(ridge)
         curvature[-1, -1] += 1e-12  # the bias alone is not held where all rows are far on their sides
         step = torch.linalg.solve(curvature, gradient)
-        length = 1.0
-        while length > 1e-8:
-            tried = value(theta - length * step)
-            if tried <= now - 1e-4 * length * float(gradient @ step) or tried < now:
-                break
+        length, tried = 1.0, value(theta - step)
+        while not tried < now and length > 1e-8:
             length /= 2
+            tried = value(theta - length * step)
         if not tried < now:
             break
         theta, now = theta - length * step, tried
