@@ -53,6 +53,23 @@ def states_at(
     return {site: _finite(model, site, torch.cat(parts)) for site, parts in found.items()}
 
 
+def ending_means(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    k: int,
+    sites: Sequence[Site],
+    progress: ProgressCallback | None = None,
+) -> Mapping[Site, Tensor]:
+    """The mean states (k, d) float64 of the k last tokens, each by itself, over rows that have at least so many.
+
+    Arguments and errors as in `states_at`.
+    """
+    totals = {site: torch.zeros((), dtype=torch.float64) for site in sites}
+    for _, states in captured(model, rows, sites, progress):
+        totals = {site: totals[site] + states[site][-k:].double().cpu() for site in sites}
+    return {site: _finite(model, site, total / len(rows)) for site, total in totals.items()}
+
+
 def captured(
     model: Model, rows: Sequence[Sequence[int]], sites: Sequence[Site], progress: ProgressCallback | None = None
 ) -> Iterator[tuple[int, Mapping[Site, Tensor]]]:

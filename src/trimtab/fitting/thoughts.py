@@ -72,7 +72,11 @@ def boundary_tokens(model: Model, text: str) -> tuple[int, ...]:
 
 
 def boundaries(
-    ids: Sequence[int], marks: frozenset[int], decode: Callable[[Sequence[int]], str], end: str, tag: Callable[[str], str]
+    ids: Sequence[int],
+    marks: frozenset[int],
+    decode: Callable[[Sequence[int]], str],
+    end: str,
+    tag: Callable[[str], str],
 ) -> list[tuple[int, str]]:
     """Where thoughts begin in a trace: the place of each boundary token, and the kind of the thought that follows.
 

@@ -129,7 +129,9 @@ def fit_austeer(model: Model, pairs: PairSet, settings: AUSteerSettings, options
     positions = Positions.parse(settings.positions, include_prefix=settings.include_prefix)
     edits = tuple(
         Edit(
-            Intervention(site, Affine(1 + sign * share, torch.zeros_like(share)), positions, strength=settings.strength),
+            Intervention(
+                site, Affine(1 + sign * share, torch.zeros_like(share)), positions, strength=settings.strength
+            ),
             scales="strength",
         )
         for sign in (1.0, -1.0)

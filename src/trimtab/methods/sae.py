@@ -138,9 +138,7 @@ def fit_sae(model: Model, pairs: PairSet, settings: SAESettings, options: FitOpt
         "features": autoencoder.n_features,
     }
     edits = _edits(autoencoder, feature, size, settings)
-    return closed_vector(
-        "sae", model, pairs, settings, edits, {"elicit": (0,), "suppress": (1,)}, began, figures
-    )
+    return closed_vector("sae", model, pairs, settings, edits, {"elicit": (0,), "suppress": (1,)}, began, figures)
 
 
 def _best(stats: FeatureStats, autoencoder: Autoencoder) -> int:
