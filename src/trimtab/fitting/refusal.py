@@ -71,7 +71,7 @@ def log_odds(model: Model, finals: Sequence[Tensor], tokens: Sequence[int]) -> T
 def ablation(model: Model, direction: Tensor, positions: Positions) -> tuple[Intervention, ...]:
     """Takes a direction (d,) out of the input of every block and of the outputs of its attention and MLP.
 
-    Where the family does not tell these apart, it is taken out of the inputs and outputs of blocks, and the log says so.
+    Where the family does not tell these apart, it is taken out of inputs and outputs of blocks, and the log says so.
     """
     kinds: tuple[str, ...] = ("resid_pre", *INSIDE)
     try:
@@ -138,7 +138,7 @@ def best_candidate(candidates: Sequence[Candidate], max_kl: float, min_induced: 
         return min(passed, key=lambda found: (found.ablated, found.layer, found.token))
     raise InputError(
         f"none of {len(candidates)} candidates has a divergence below {max_kl:g} and an induced score above "
-        f"{min_induced:g}: the smallest divergence is {min(found.kl for found in candidates):.3g}, the greatest induced "
-        f"score {max(found.induced for found in candidates):.3g}; allow more with max_kl and min_induced, or give "
-        "pairs whose responses begin more distinctly"
+        f"{min_induced:g}: the smallest divergence is {min(found.kl for found in candidates):.3g}, the greatest "
+        f"induced score {max(found.induced for found in candidates):.3g}; allow more with max_kl and min_induced, or "
+        "give pairs whose responses begin more distinctly"
     )

@@ -30,9 +30,9 @@ from trimtab.data import PairSet
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
 from trimtab.fitting.closed import closed_vector, refuse_training_options
-from trimtab.fitting.whole_model import WholeModelSettings
 from trimtab.fitting.settings import check_number
 from trimtab.fitting.states import READINGS, ClassStates, read_states
+from trimtab.fitting.whole_model import WholeModelSettings
 from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.steering import Affine, Edit, Intervention, Positions, Site, SteeringVector
@@ -58,7 +58,7 @@ class AUSteerSettings(WholeModelSettings):
     site: str = "attn_in"
     reading: str = "answer"
     top: int = 100
-    strength: float = 8.0
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

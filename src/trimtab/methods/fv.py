@@ -47,6 +47,7 @@ from trimtab.models import Model
 from trimtab.models.projections import head_weights
 from trimtab.progress import ProgressCallback
 from trimtab.steering import Add, Edit, Intervention, Positions, Site, SteeringVector
+from trimtab.steering.content import JSON
 
 logger = logging.getLogger(__name__)
 
@@ -171,9 +172,9 @@ def fit_fv(model: Model, pairs: PairSet, settings: FunctionVectorSettings, optio
         raise InputError(f"the {len(heads)} most causal heads write nothing; give other pairs")
     site, positions = Site(settings.layer), Positions.parse(settings.positions)
     edits = tuple(Edit(Intervention(site, Add(sign * vector), positions), scales="strength") for sign in (1.0, -1.0))
-    figures = {"heads": [{"layer": at, "head": head, "effect": effects[at, head]} for at, head in heads]}
+    chosen: list[JSON] = [{"layer": at, "head": head, "effect": effects[at, head]} for at, head in heads]
     directions = {"elicit": (0,), "suppress": (1,)}
-    return closed_vector("fv", model, pairs, settings, edits, directions, began, figures)
+    return closed_vector("fv", model, pairs, settings, edits, directions, began, {"heads": chosen})
 
 
 FV = Method(

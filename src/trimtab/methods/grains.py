@@ -172,7 +172,8 @@ def fit_grains(model: Model, pairs: PairSet, settings: GrAInSSettings, options: 
 
     Raises:
         InputError: A layer the model does not have, no pairs or such that do not fit the context, prompts none of whose
-            tokens makes a difference, no token to replace others by, a steered model, or a start vector, order or trace.
+            tokens makes a difference, no token to replace others by, a steered model, or a start vector, order or
+            trace.
     """
     began = time.monotonic()
     refuse_training_options("grains", options)

@@ -3,7 +3,7 @@
 Source: Arditi et al., "Refusal in Language Models Is Mediated by a Single Direction", arXiv 2406.11717, code
 andyrdt/refusal_direction.
 
-    score(x) = log P(R | x) - log(1 - P(R | x)), R the first tokens of positive responses that never begin a negative one
+    score(x) = log P(R | x) - log(1 - P(R | x)), R the first tokens of positive responses that begin no negative one
     r[l, t]  = mean of h over positive prompts less that over negative ones: output of block l, template token t behind
                the instruction, l below 80 % of the depth
     chosen   = lowest mean score of held-out positive prompts with r ablated everywhere, of those candidates with
@@ -116,9 +116,9 @@ def opening_tokens(model: Model, pairs: Sequence[TokenisedPair], openings: Seque
     if positive - negative:
         return tuple(sorted(positive - negative))
     raise InputError(
-        f"the positive responses of {len(pairs)} pairs begin with {len(positive)} different tokens, each of which begins "
-        "a negative one too; give pairs whose responses begin differently, or openings: texts that only positive ones "
-        "begin with"
+        f"the positive responses of {len(pairs)} pairs begin with {len(positive)} different tokens, each of which "
+        "begins a negative one too; give pairs whose responses begin differently, or openings: texts that positive "
+        "ones alone begin with"
     )
 
 
@@ -183,9 +183,9 @@ def fit_refusal_direction(
     """The direction that the openings of positive responses hang on.
 
     Raises:
-        InputError: Too few pairs or such that do not fit the context, responses that begin alike, prompts that the model
-            does not answer as the pairs say, no candidate that passes, a steered model, or a start vector, order or
-            trace.
+        InputError: Too few pairs or such that do not fit the context, responses that begin alike, prompts that the
+            model does not answer as the pairs say, no candidate that passes, a steered model, or a start vector, order
+            or trace.
     """
     began = time.monotonic()
     refuse_training_options("refusal-direction", options)
