@@ -89,13 +89,14 @@ def boundaries(
         end: Text that ends the reasoning.
         tag: The text of a thought -> its kind.
     """
-    places = [place for place, token in enumerate(ids) if token in marks]
+    starts = [-1, *(place for place, token in enumerate(ids) if token in marks)]
+    stops = [*starts[1:], len(ids) - 1]
     found = []
-    for place, following in zip(places, [*places[1:], len(ids) - 1], strict=True):
-        before = decode(ids[: place + 1])
-        if end and end in before:
+    for start, stop in zip(starts, stops, strict=True):
+        whole = decode(ids[start + 1 : stop + 1])
+        thought = whole.partition(end)[0] if end else whole
+        if start >= 0 and thought.strip():
+            found.append((start, tag(thought)))
+        if thought != whole:
             break
-        thought = decode(ids[place + 1 : following + 1])
-        if thought.strip():
-            found.append((place, tag(thought.split(end)[0] if end else thought)))
     return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from trimtab.errors import InputError
 from trimtab.models.families import hook_point
@@ -31,21 +30,12 @@ def head_weights(layout: Layout, layer: int) -> Tensor:
         InputError: The block has no such projection, or its weights are no plain matrix: quantised, or wrapped by an
             adapter.
     """
-    site = Site(layer, "attn_in")
-    module = hook_point(layout.blocks[layer], site, layout.model_type).module
-    if type(module) is nn.Linear:
-        weight = module.weight
-    elif type(module) is Conv1D:  # GPT-2 stores it the other way round
-        weight = module.weight.T
-    else:
+    module = hook_point(layout.blocks[layer], Site(layer, "attn_in"), layout.model_type).module
+    weight = _matrix(module)
+    if weight is None:
         raise InputError(
-            f"the output projection of the attention of block {layer} is a {type(module).__name__}, whose weights are "
-            "no plain matrix; load the model without quantisation, and merge adapters into it"
-        )
-    if not weight.is_floating_point():
-        raise InputError(
-            f"the output projection of the attention of block {layer} holds {weight.dtype} weights; load the model "
-            "without quantisation"
+            f"the output projection of the attention of block {layer} is a {type(module).__name__} that does not "
+            "multiply by a plain matrix; load the model without quantisation, and merge adapters into it"
         )
     d, width = weight.shape
     size = layout.head_size
@@ -55,3 +45,21 @@ def head_weights(layout: Layout, layer: int) -> Tensor:
             f"size of {layout.hidden_size} do not explain; its heads cannot be told apart"
         )
     return weight.detach().float().cpu().reshape(d, width // size, size).permute(1, 0, 2).contiguous()
+
+
+def _matrix(module: nn.Module) -> Tensor | None:
+    """W (out, in) if a module gives W x + b, seen on two inputs; GPT-2's stores W the other way round."""
+    stored = dict(module.named_parameters(recurse=False)).get("weight")
+    if stored is None or stored.dim() != 2 or not stored.is_floating_point():
+        return None
+    loose = stored.dtype not in (torch.float32, torch.float64)
+    for weight in (stored, stored.T):
+        x = torch.randn(1, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+        try:
+            moved = (module(x) - module(torch.zeros_like(x))).float()
+        except (RuntimeError, ValueError):
+            continue
+        wanted = x.float() @ weight.float().T
+        if torch.allclose(moved, wanted, rtol=0, atol=(3e-2 if loose else 1e-4) * float(wanted.abs().max())):
+            return weight
+    return None
