@@ -67,7 +67,7 @@ def answer_score(
         finals = model.layout.stack(inputs_embeds=whole, attention_mask=mask, use_cache=False)[0]
         read = finals[:, len(ids) - 1 :][:, scored]  # (b, n, d)
         logits = split.logits(read.reshape(-1, read.shape[-1])).float().log_softmax(dim=-1)
-        return logits.gather(1, targets.repeat(b)[:, None]).reshape(b, -1).mean(dim=1)
+        return logits.gather(1, targets.to(logits.device).repeat(b)[:, None]).reshape(b, -1).mean(dim=1)
 
     return score
 

@@ -10,6 +10,9 @@ from trimtab.models.model import Model
 
 EXECUTION, REFLECTION, TRANSITION = KINDS = ("execution", "reflection", "transition")
 
+BLANK_LINE = "\n\n"
+"""What parts thoughts, as published."""
+
 
 @dataclass(frozen=True)
 class Phrases:
@@ -53,7 +56,7 @@ def kind_of(thought: str, reflections: Phrases = REFLECTIONS, transitions: Phras
 
 
 def boundary_tokens(model: Model, text: str) -> tuple[int, ...]:
-    """The ids of all tokens that hold a text, by default a blank line.
+    """The ids of all tokens that hold a text, such as a blank line.
 
     Raises:
         InputError: No token does.

@@ -26,12 +26,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from trimtab.data import PairSet
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
 from trimtab.fitting.autoencoder import Autoencoder, read_autoencoder
 from trimtab.fitting.closed import ClosedSettings, closed_vector, refuse_training_options
-from trimtab.fitting.features import POOLS, FeatureStats, feature_stats
+from trimtab.fitting.features import POOLS, feature_stats
 from trimtab.fitting.settings import check_number
 from trimtab.methods.method import Method
 from trimtab.models import Model
@@ -121,7 +123,7 @@ def fit_sae(model: Model, pairs: PairSet, settings: SAESettings, options: FitOpt
         progress=options.progress,
     )
     areas = stats.auroc()
-    feature = _best(stats, autoencoder) if settings.feature is None else settings.feature
+    feature = _best(areas, autoencoder) if settings.feature is None else settings.feature
     size = float((stats.largest if settings.activation == "max" else stats.mean)[feature])
     if not size > 0:
         raise InputError(
@@ -141,8 +143,7 @@ def fit_sae(model: Model, pairs: PairSet, settings: SAESettings, options: FitOpt
     return closed_vector("sae", model, pairs, settings, edits, {"elicit": (0,), "suppress": (1,)}, began, figures)
 
 
-def _best(stats: FeatureStats, autoencoder: Autoencoder) -> int:
-    areas = stats.auroc()
+def _best(areas: Tensor, autoencoder: Autoencoder) -> int:
     most = float(areas.max())
     if most <= 0.5:
         raise InputError(

@@ -36,6 +36,7 @@ from trimtab.fitting import FitOptions
 from trimtab.fitting.closed import ClosedSettings, closed_vector, refuse_training_options
 from trimtab.fitting.places import at_layers, states_at
 from trimtab.fitting.thoughts import (
+    BLANK_LINE,
     EXECUTION,
     KINDS,
     REFLECTIONS,
@@ -56,9 +57,9 @@ class SEALSettings(ClosedSettings):
 
     Args:
         positions: Only boundary tokens of these are edited.
-        boundary: A token that holds this text ends a thought: a blank line.
+        boundary: A token that holds this text ends a thought; None = a blank line.
         end: What ends the reasoning; boundaries behind it say nothing. Empty = nothing does.
-        reflection_openings: Thoughts that begin so look back.
+        reflection_openings: Thoughts that begin so look back; empty = as published, as for the three that follow.
         reflection_phrases: And those that hold one of these.
         transition_openings: Thoughts that begin so start again.
         transition_phrases: And those that hold one of these.
@@ -68,16 +69,16 @@ class SEALSettings(ClosedSettings):
     """
 
     positions: str = "response"
-    boundary: str = "\n\n"
+    boundary: str | None = None
     end: str = "</think>"
-    reflection_openings: tuple[str, ...] = REFLECTIONS.openings
-    reflection_phrases: tuple[str, ...] = REFLECTIONS.inside
-    transition_openings: tuple[str, ...] = TRANSITIONS.openings
-    transition_phrases: tuple[str, ...] = TRANSITIONS.inside
+    reflection_openings: tuple[str, ...] = ()
+    reflection_phrases: tuple[str, ...] = ()
+    transition_openings: tuple[str, ...] = ()
+    transition_phrases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.boundary, str) or not self.boundary:
+        if self.boundary is not None and (not isinstance(self.boundary, str) or not self.boundary):
             raise InputError(f"boundary is {self.boundary!r}; give a text that a token can hold")
         if not isinstance(self.end, str):
             raise InputError(f"end is {self.end!r}; give a text, or an empty one")
@@ -89,11 +90,13 @@ class SEALSettings(ClosedSettings):
 
     def kind_of(self, thought: str) -> str:
         """The kind of a thought by these phrases."""
-        return kind_of(
-            thought,
-            Phrases(self.reflection_openings, self.reflection_phrases),
-            Phrases(self.transition_openings, self.transition_phrases),
+        looks_back = Phrases(
+            self.reflection_openings or REFLECTIONS.openings, self.reflection_phrases or REFLECTIONS.inside
         )
+        starts_again = Phrases(
+            self.transition_openings or TRANSITIONS.openings, self.transition_phrases or TRANSITIONS.inside
+        )
+        return kind_of(thought, looks_back, starts_again)
 
 
 class Traces(NamedTuple):
@@ -142,13 +145,14 @@ def fit_seal(model: Model, pairs: PairSet, settings: SEALSettings, options: FitO
     began = time.monotonic()
     refuse_training_options("seal", options)
     model.check_layer(settings.layer)
-    marks = boundary_tokens(model, settings.boundary)
+    boundary = BLANK_LINE if settings.boundary is None else settings.boundary
+    marks = boundary_tokens(model, boundary)
     traces = tagged_traces(model, pairs, settings, marks)
     counts = {kind: traces.kinds.count(kind) for kind in KINDS}
     if not counts[EXECUTION] or counts[EXECUTION] == len(traces.kinds):
         said = ", ".join(f"{n} before {kind}" for kind, n in counts.items())
         raise InputError(
-            f"the {len(traces.rows)} responses have these boundaries ({settings.boundary!r}): {said}; SEAL needs some "
+            f"the {len(traces.rows)} responses have these boundaries ({boundary!r}): {said}; SEAL needs some "
             "before execution and some before reflection or transition. Give reasoning traces as responses"
         )
     key = ("seal", pairs.content_hash, settings.max_response_tokens, settings.truncate, str(traces.places))
