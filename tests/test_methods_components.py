@@ -813,7 +813,6 @@ class TestAUSteer:
         [
             (PairSet([]), {}, "no pairs"),
             (PairSet([ContrastPair("a", "b", "a", "b")]), {}, "no dimension differs"),
-            (PAIRS, {"top": 10**4}, "top is 10000, but there are 64 dimensions at 4 sites"),
             (PAIRS, {"top": 0}, "top is 0"),
             (PAIRS, {"strength": 0}, "strength is 0"),
             (PAIRS, {"site": "norm_out"}, "attn_in, mlp_out, resid_post"),

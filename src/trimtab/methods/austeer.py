@@ -48,7 +48,7 @@ class AUSteerSettings(WholeModelSettings):
     Args:
         site: Kind of site whose dimensions are scaled: `attn_in`, `mlp_out` or `resid_post`.
         reading: What of a row is compared; see `ClosedSettings`. Not `tokens`, which are no pairs.
-        top: How many dimensions are scaled, of all layers together.
+        top: How many dimensions are scaled, of all layers together; all that differ where these are fewer.
         strength: s, how much: at multiplier 1 a dimension with b = 1 is multiplied by 1 + s.
 
     Raises:
@@ -86,17 +86,11 @@ def relative_shift(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def top_dimensions(states: Mapping[Site, ClassStates], top: int) -> dict[Site, Tensor]:
-    """By site b (d,), 0 but for the `top` dimensions of the greatest |b|, of all sites together; sites without one left out.
-
-    Raises:
-        InputError: Fewer dimensions than that.
-    """  # noqa: E501
+    """By site b (d,), 0 but for the `top` dimensions of the greatest |b|, of all sites together; sites without one left out."""  # noqa: E501
     sites = sorted(states)
     shares = [momentum(states[site].positive, states[site].negative) for site in sites]
     shifts = [relative_shift(states[site].positive, states[site].negative) for site in sites]
     everywhere, among = torch.cat(shares), torch.cat(shifts)
-    if top > len(everywhere):
-        raise InputError(f"top is {top}, but there are {len(everywhere)} dimensions at {len(sites)} sites; give fewer")
     order = torch.argsort(among, descending=True, stable=True)
     order = order[torch.argsort(everywhere[order].abs(), descending=True, stable=True)][:top]
     kept = torch.zeros_like(everywhere)
@@ -109,8 +103,8 @@ def fit_austeer(model: Model, pairs: PairSet, settings: AUSteerSettings, options
     """The dimensions of all layers that most pairs move one way.
 
     Raises:
-        InputError: No pairs or such that do not fit the context, classes that do not differ, more dimensions than there
-            are, a site the model does not have, or a start vector, order or trace.
+        InputError: No pairs or such that do not fit the context, classes that do not differ, a site the model does
+            not have, or a start vector, order or trace.
     """
     began = time.monotonic()
     refuse_training_options("austeer", options)

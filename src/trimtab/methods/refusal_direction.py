@@ -237,4 +237,5 @@ REFUSAL_DIRECTION = Method(
     settings=RefusalDirectionSettings,
     fit=fit_refusal_direction,
     places="model",
+    needs="positive prompts that the model itself answers with an opening that negative ones do not get",
 )
