@@ -86,7 +86,10 @@ def relative_shift(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def top_dimensions(states: Mapping[Site, ClassStates], top: int) -> dict[Site, Tensor]:
-    """By site b (d,), 0 but for the `top` dimensions of the greatest |b|, of all sites together; sites without one left out."""  # noqa: E501
+    """By site b (d,), 0 but for the `top` dimensions of the greatest |b| of all sites together.
+
+    Sites that have none of them are left out.
+    """
     sites = sorted(states)
     shares = [momentum(states[site].positive, states[site].negative) for site in sites]
     shifts = [relative_shift(states[site].positive, states[site].negative) for site in sites]
