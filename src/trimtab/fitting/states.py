@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ TOKEN_BYTES = 2**30
 """Most that single tokens' states may take, of all sites together; of more tokens so many are kept, drawn at random."""
 TOKEN_SEED = 0
 """Decides which."""
+
+Kept = TypeVar("Kept")
 
 Row = tuple[RenderedPrompt, tuple[int, ...]]
 """A prompt and the response behind it."""
@@ -84,7 +86,7 @@ class ClassStates:
 
 
 class SharedStates:
-    """States that closed forms at several layers share: read by the first, for all layers at once.
+    """What closed forms at several layers share, such as states: read by the first, for all layers at once.
 
     Args:
         layers: The blocks of the fits to come.
@@ -92,10 +94,10 @@ class SharedStates:
 
     def __init__(self, layers: Sequence[int]) -> None:
         self.sites = tuple(Site(layer) for layer in layers)
-        self._kept: dict[object, Mapping[Site, ClassStates]] = {}
+        self._kept: dict[object, Any] = {}
 
-    def of(self, key: object, made: Callable[[], Mapping[Site, ClassStates]]) -> Mapping[Site, ClassStates]:
-        """What is kept under a key, made now if nothing is."""
+    def of(self, key: object, made: Callable[[], Kept]) -> Kept:
+        """What is kept under a key, which says all that it depends on; made now if nothing is."""
         if key not in self._kept:
             self._kept[key] = made()
         return self._kept[key]
