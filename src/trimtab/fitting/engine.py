@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +14,17 @@ from torch import Tensor
 
 from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting.buckets import buckets
-from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache, FrozenRuns
+from trimtab.fitting.cache import CachePlan, FrozenCache, FrozenRuns
 from trimtab.fitting.divergence import Objective
-from trimtab.fitting.edits import FACTOR, INTERCHANGE, EditKind
+from trimtab.fitting.edits import INTERCHANGE, SIZE, EditKind
+from trimtab.fitting.figures import edit_ratio, mean_readings, typical_size
 from trimtab.fitting.items import Item, interchange_items
+from trimtab.fitting.jobs import Job, Trace
 from trimtab.fitting.order import Array, array_hash, example_order, retract, start_sites
 from trimtab.fitting.settings import TrainSettings
 from trimtab.fitting.states import SharedStates
 from trimtab.fitting.traces import check_trace, write_trace
-from trimtab.fitting.trainer import EditTrainer, Job, Trace
+from trimtab.fitting.trainer import EditTrainer
 from trimtab.models.apply import is_steered
 from trimtab.models.model import Model
 from trimtab.models.split import SplitModel, frozen
@@ -32,8 +32,6 @@ from trimtab.progress import ProgressCallback
 from trimtab.steering import Factors, FactorStats
 
 logger = logging.getLogger(__name__)
-
-RATIO_ITEMS = 64
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,7 @@ class TrainedFit:
         plan: What was cached.
         seconds: Wall clock: of the whole run (all fits that were trained together) and of building the cache.
         together: Fits that were trained together with it, itself included.
+        readings: What the kind of edit reads off the plain states after training, its mean a way; empty for most.
     """
 
     parameters: Mapping[str, Tensor]
@@ -85,6 +84,7 @@ class TrainedFit:
     plan: CachePlan
     seconds: dict[str, float]
     together: int = 1
+    readings: tuple[float, ...] = ()
 
     @property
     def directions(self) -> Tensor:
@@ -258,6 +258,9 @@ def _trained(
         begun = kind.start(_from_means(each[0], each[1], start) if from_means else start)
         if options.init is not None and not kind.is_orthonormal:
             begun[next(iter(begun))] = start
+        if SIZE in kind.constants:
+            numbers = range(first, first + len(task.items))
+            begun[SIZE] = torch.full_like(begun[SIZE], typical_size(cache, trainer.masks, numbers))
         jobs.append(Job(first, task.order, begun))
         classes.append(each)
         first += len(task.items)
@@ -266,16 +269,17 @@ def _trained(
         factors = _factors(each, next(iter(trace.parameters.values())))
         size, numbers = len(task.items) // len(task.pairs), range(job.first, job.first + len(task.items))
         of_ways = [numbers[place * (size // len(kind.ways)) :: size] for place in range(len(kind.ways))]
-        ratio = _edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)
+        ratio = edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)
+        readings = mean_readings(cache, trainer.masks, of_ways, trace.parameters, kind)
         given = {
             "init": None if options.init is None else array_hash(start),
             "order": None if options.order is None else array_hash(task.order),
         }
-        found.append((trace, factors, ratio, given))
+        found.append((trace, factors, ratio, given, readings))
     seconds = {"total": time.monotonic() - began, "cache": cached - began}
     return [
-        TrainedFit(trace.parameters, factors, trace, ratio, given, plan, dict(seconds), len(tasks))
-        for trace, factors, ratio, given in found
+        TrainedFit(trace.parameters, factors, trace, ratio, given, plan, dict(seconds), len(tasks), readings)
+        for trace, factors, ratio, given, readings in found
     ]
 
 
@@ -337,36 +341,3 @@ def _factors(classes: Sequence[Tensor], directions: Tensor) -> tuple[Factors, ..
         return ()
     values = [[FactorStats.of(states[:, site] @ rows.T) for states in classes] for site, rows in enumerate(directions)]
     return tuple(Factors(positive=positive, negative=negative) for positive, negative in values)
-
-
-def _edit_ratio(
-    cache: FrozenCache,
-    items: Sequence[Item],
-    of_ways: Sequence[Sequence[int]],
-    parameters: Mapping[str, Tensor],
-    factors: Sequence[Factors],
-    kind: EditKind,
-) -> dict[str, float]:
-    """Median of |h' - h| / |h| at the lowest site over prompt tokens after the prefix, for some items a direction.
-
-    A clamp is set to its factor. A direction without such tokens, or with states that are not finite, has none.
-    """
-    ratios, lowest = {}, {name: value[0] for name, value in parameters.items()}
-    for place, (way, numbers) in enumerate(zip(kind.ways, of_ways, strict=True)):
-        direction, chosen = way.direction, list(numbers)[:RATIO_ITEMS]
-        drawn = {} if kind.draw is None else {FACTOR: torch.tensor([kind.draw.usual[place]])}
-        found = []
-        for group in buckets([len(items[k].base) for k in chosen], BUILD_TOKENS):
-            of_group = [chosen[place] for place in group]
-            for k, states in zip(of_group, cache.base(of_group), strict=True):
-                tokens = states[items[k].prefix : items[k].base_prompt].float().cpu()
-                if factors:
-                    rows = lowest["directions"]
-                    moved = (factors[0].value(direction, 1.0) - tokens @ rows.T) @ rows
-                else:
-                    mask = torch.ones(1, len(tokens), dtype=torch.bool)
-                    own = {**lowest, **drawn}
-                    moved = kind.apply(tokens[None], tokens[None, 0], own, mask)[0] - tokens if len(tokens) else tokens
-                found.append(moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12))
-        ratios[direction] = float(torch.cat(found).median())
-    return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}
