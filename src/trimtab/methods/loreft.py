@@ -53,7 +53,9 @@ class LoReFTSettings(TrainSettings):
 
 def _vector(model: Model, pairs: PairSet, settings: LoReFTSettings, fit: TrainedFit) -> SteeringVector:
     parts = [torch.unbind(fit.parameters[name]) for name in ("rotation", "weight", "bias")]
-    return transforms_vector("loreft", model, pairs, settings, fit, [LowRank(*of_site) for of_site in zip(*parts, strict=True)])
+    return transforms_vector(
+        "loreft", model, pairs, settings, fit, [LowRank(*of_site) for of_site in zip(*parts, strict=True)]
+    )
 
 
 RECIPE = Recipe[LoReFTSettings](
