@@ -34,6 +34,8 @@ UNITS = ("states", "one")
 
 VECTOR, BIAS, ALPHA = "vector", "bias", "alpha"
 
+PUBLISHED_MIDDLE = 10.0
+
 
 @dataclass(frozen=True)
 class AddedSettings(TrainSettings):
@@ -78,6 +80,14 @@ def checked_factors(name: str, factors: object) -> tuple[float, ...]:
     for factor in factors:
         check_number(f"each of {name}", factor, above=0)
     return tuple(float(factor) for factor in factors)
+
+
+def bias_rate(draw: FactorDraw) -> dict[str, float]:
+    """The rate of b: to the middle of the list what it is to that of the published list 2, 4 .. 20 at a rate of 1.
+
+    A faster b makes up for small factors, and undoes negative ones.
+    """
+    return {BIAS: abs(draw.usual[0]) / PUBLISHED_MIDDLE}
 
 
 def amount(parameters: Parameters) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from trimtab.data import PairSet, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting.cache import CachePlan, FrozenCache, FrozenRuns
+from trimtab.fitting.buckets import buckets
+from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache, FrozenRuns
 from trimtab.fitting.divergence import Objective
-from trimtab.fitting.edits import INTERCHANGE, SIZE, EditKind
-from trimtab.fitting.figures import edit_ratio, mean_readings, typical_size
+from trimtab.fitting.edits import FACTOR, INTERCHANGE, SIZE, EditKind
+from trimtab.fitting.figures import mean_readings, typical_size
 from trimtab.fitting.items import Item, interchange_items
 from trimtab.fitting.jobs import Job, Trace
 from trimtab.fitting.order import Array, array_hash, example_order, retract, start_sites
@@ -32,6 +34,8 @@ from trimtab.progress import ProgressCallback
 from trimtab.steering import Factors, FactorStats
 
 logger = logging.getLogger(__name__)
+
+RATIO_ITEMS = 64
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,7 @@ def _trained(
         factors = _factors(each, next(iter(trace.parameters.values())))
         size, numbers = len(task.items) // len(task.pairs), range(job.first, job.first + len(task.items))
         of_ways = [numbers[place * (size // len(kind.ways)) :: size] for place in range(len(kind.ways))]
-        ratio = edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)
+        ratio = _edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)
         readings = mean_readings(cache, trainer.masks, of_ways, trace.parameters, kind)
         given = {
             "init": None if options.init is None else array_hash(start),
@@ -341,3 +345,36 @@ def _factors(classes: Sequence[Tensor], directions: Tensor) -> tuple[Factors, ..
         return ()
     values = [[FactorStats.of(states[:, site] @ rows.T) for states in classes] for site, rows in enumerate(directions)]
     return tuple(Factors(positive=positive, negative=negative) for positive, negative in values)
+
+
+def _edit_ratio(
+    cache: FrozenCache,
+    items: Sequence[Item],
+    of_ways: Sequence[Sequence[int]],
+    parameters: Mapping[str, Tensor],
+    factors: Sequence[Factors],
+    kind: EditKind,
+) -> dict[str, float]:
+    """Median of |h' - h| / |h| at the lowest site over prompt tokens after the prefix, for some items a direction.
+
+    A clamp is set to its factor. A direction without such tokens, or with states that are not finite, has none.
+    """
+    ratios, lowest = {}, {name: value[0] for name, value in parameters.items()}
+    for place, (way, numbers) in enumerate(zip(kind.ways, of_ways, strict=True)):
+        direction, chosen = way.direction, list(numbers)[:RATIO_ITEMS]
+        drawn = {} if kind.draw is None else {FACTOR: torch.tensor([kind.draw.usual[place]])}
+        found = []
+        for group in buckets([len(items[k].base) for k in chosen], BUILD_TOKENS):
+            of_group = [chosen[place] for place in group]
+            for k, states in zip(of_group, cache.base(of_group), strict=True):
+                tokens = states[items[k].prefix : items[k].base_prompt].float().cpu()
+                if factors:
+                    rows = lowest["directions"]
+                    moved = (factors[0].value(direction, 1.0) - tokens @ rows.T) @ rows
+                else:
+                    mask = torch.ones(1, len(tokens), dtype=torch.bool)
+                    own = {**lowest, **drawn}
+                    moved = kind.apply(tokens[None], tokens[None, 0], own, mask)[0] - tokens if len(tokens) else tokens
+                found.append(moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12))
+        ratios[direction] = float(torch.cat(found).median())
+    return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}

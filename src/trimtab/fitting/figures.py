@@ -1,58 +1,20 @@
-"""Figures of a fit that are read off the plain states it was made on: sizes, ratios, readings.
+"""Figures of a fit that are read off the plain states it was made on: their size, and what a kind of edit finds there.
 
 Letters: b batch, s tokens, d hidden, m sites.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from trimtab.fitting.buckets import buckets
-from trimtab.fitting.cache import BUILD_TOKENS, FrozenCache
-from trimtab.fitting.edits import FACTOR, EditKind
-from trimtab.fitting.items import Item
-from trimtab.steering import Factors
+from trimtab.fitting.cache import FrozenCache
+from trimtab.fitting.edits import EditKind
 
-RATIO_ITEMS = 64
 SIZE_ITEMS = 64
-"""Items of each fit that a ratio or a typical size is read from."""
-
-
-def edit_ratio(
-    cache: FrozenCache,
-    items: Sequence[Item],
-    of_ways: Sequence[Sequence[int]],
-    parameters: Mapping[str, Tensor],
-    factors: Sequence[Factors],
-    kind: EditKind,
-) -> dict[str, float]:
-    """Median of |h' - h| / |h| at the lowest site over prompt tokens after the prefix, for some items a direction.
-
-    A clamp is set to its factor. A direction without such tokens, or with states that are not finite, has none.
-    """
-    ratios, lowest = {}, {name: value[0] for name, value in parameters.items()}
-    for place, (way, numbers) in enumerate(zip(kind.ways, of_ways, strict=True)):
-        direction, chosen = way.direction, list(numbers)[:RATIO_ITEMS]
-        drawn = {} if kind.draw is None else {FACTOR: torch.tensor([kind.draw.usual[place]])}
-        found = []
-        for group in buckets([len(items[k].base) for k in chosen], BUILD_TOKENS):
-            of_group = [chosen[place] for place in group]
-            for k, states in zip(of_group, cache.base(of_group), strict=True):
-                tokens = states[items[k].prefix : items[k].base_prompt].float().cpu()
-                if factors:
-                    rows = lowest["directions"]
-                    moved = (factors[0].value(direction, 1.0) - tokens @ rows.T) @ rows
-                else:
-                    mask = torch.ones(1, len(tokens), dtype=torch.bool)
-                    own = {**lowest, **drawn}
-                    moved = kind.apply(tokens[None], tokens[None, 0], own, mask)[0] - tokens if len(tokens) else tokens
-                found.append(moved.norm(dim=1) / tokens.norm(dim=1).clamp_min(1e-12))
-        ratios[direction] = float(torch.cat(found).median())
-    return {direction: ratio for direction, ratio in ratios.items() if math.isfinite(ratio)}
+"""Items of each fit that the typical size of its states is read from."""
 
 
 def typical_size(cache: FrozenCache, masks: Sequence[Tensor], numbers: Sequence[int]) -> float:

@@ -7,11 +7,11 @@ Preference Optimization", arXiv 2406.00045; code CaoYuanpu/BiPO, commit cef1d00.
     loss = mean over the batch of -log sigmoid(beta f D(f))        f = 1 or -1, one coin a batch
     elicit: h' = h + m s v        suppress: h' = h - m s v
 
-p_0 is the plain model behind the same prompt. v begins at 0, where D is 0 and the loss ln 2; its gradient is not 0. s is
-the typical size of an entry of the states that are edited (`unit="states"`) or 1 (`unit="one"`, as published).
+p_0 is the plain model behind the same prompt. v begins at 0, where D is 0 and the loss ln 2; its gradient is not 0. s
+is the typical size of an entry of the states that are edited (`unit="states"`) or 1 (`unit="one"`, as published).
 
-Shapes: d hidden. Deviations from the published code: the rate is measured in the states' own size and is ten times as
-high, since a few dozen pairs give a few hundred steps and not thousands; for the published numbers give `unit="one"`
+Shapes: d hidden. Deviations from the published code: the rate is measured in the states' own size and is twenty times
+as high, since a few dozen pairs give a few hundred steps and not thousands; for the published numbers give `unit="one"`
 and `lr=5e-4`. The first of n steps of warm-up has 1/(n + 1) of the rate instead of none, and there are always fewer
 such steps than steps. Published: up to 100 epochs, vectors taken from epoch 20 or 5.
 """
@@ -41,7 +41,7 @@ class BiPOSettings(AddedSettings):
     """
 
     epochs: int = 20
-    lr: float = 5e-3
+    lr: float = 0.01
     batch_size: int = 4
     weight_decay: float = 0.05
     schedule: str = "cosine"

@@ -38,7 +38,7 @@ class DPOSettings(AddedSettings):
     """
 
     epochs: int = 12
-    lr: float = 0.01
+    lr: float = 0.02
     batch_size: int = 6
     beta: float = 0.1
     smoothing: float = 0.0

@@ -11,6 +11,8 @@ h' = h + s v behind the neutral prompt; v begins at 0. s is the typical size of 
 
 Shapes: d hidden. Deviations from the baseline in AxBench: the rate is measured in the states' own size (published 0.04
 with `unit="one"`), and v begins at 0 instead of at a random vector.
+beta is 0.02: the difference is one of whole answers, and 25 nats is about what a concept of a sentence needs, where the
+usual 0.1 asks for 5 and stops there.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ class IPOSettings(AddedSettings):
     """
 
     epochs: int = 12
-    lr: float = 0.01
+    lr: float = 0.02
     batch_size: int = 6
-    beta: float = 0.1
+    beta: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()

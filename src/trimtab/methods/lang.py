@@ -10,7 +10,7 @@ list. s is the typical size of an entry of the states that are edited (`unit="st
 
 Shapes: d hidden. Deviations from the published code: factors and rate are measured in the states' own size, where the
 published list 2, 4 .. 20 and rate 0.04 are made for Gemma-2-2B; the default list is a tenth of it, so that its middle
-is 1. For those numbers give `unit="one"`. Multiplier 1 is the middle of the list. Suppression, which is not trained,
+is 1, and b has a tenth of the rate. For those numbers give `unit="one"`. Multiplier 1 is the middle of the list. Suppression, which is not trained,
 subtracts.
 """
 
@@ -26,6 +26,7 @@ from trimtab.fitting.added import (
     Recipe,
     added_kind,
     added_vector,
+    bias_rate,
     checked_factors,
     short_settings,
 )
@@ -58,7 +59,11 @@ class LangSettings(AddedSettings):
 
 RECIPE = Recipe[LangSettings](
     kind=lambda model, settings: added_kind(
-        settings, first=lambda rows: rows.clone(), others={BIAS: 0.0}, draw=one_of(settings.factors)
+        settings,
+        first=lambda rows: rows.clone(),
+        others={BIAS: 0.0},
+        draw=one_of(settings.factors),
+        rates=bias_rate(one_of(settings.factors)),
     ),
     objective=lambda settings: Objective(cross_entropy, "response"),
     vector=lambda model, pairs, settings, fit: added_vector(

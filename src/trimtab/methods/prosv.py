@@ -5,7 +5,7 @@ Source: Bao et al., "Towards Steering without Sacrifice", arXiv 2605.05983 (ICML
     h' = h + a s v        on the first two and last two tokens of the prompt; no token of the answer is touched
     loss: `lang`, -log p a token of the positive answer; or `simpo`, that of RePS (`trimtab.methods.reps`), added only
     v ~ U(-l / sqrt d, l / sqrt d)        a = b sqrt d        rates  r_v / sqrt d of v,  r_a sqrt d of a
-    elicit: h' = h + m a s v        suppress: h' = h - m a s v
+    elicit: h' = h + m a s v
 
 With these rates a step changes a v by as much in a model of any width. Gradients are clipped for v alone. With a cache
 nothing is edited while the answer is written: the prompt's keys and values carry it. s is the typical size of an entry
@@ -14,7 +14,7 @@ of the states that are edited (`unit="states"`) or 1 (`unit="one"`, as published
 Shapes: d hidden. Deviations from the published code: rates are given for sqrt d = 1, so one setting serves all widths
 (published for Gemma-2-2B, d = 2304, with `unit="one"`: b 4, l 8, 0.04 = 1.92 / sqrt d of v and 10 = 0.21 sqrt d of a);
 measured in the states' own size, smaller numbers do. The paper has a Gaussian start, its code a uniform one, which is
-taken. Suppression, which is not trained, subtracts.
+taken. Elicits only: on the organism, a vector subtracted from four prompt tokens takes nothing away.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from trimtab.fitting.added import (
     AddedSettings,
     Recipe,
     added_kind,
-    added_vector,
     short_settings,
+    transforms_vector,
+    vectors_at,
 )
 from trimtab.fitting.divergence import Objective, cross_entropy
 from trimtab.fitting.edits import EditKind
@@ -42,7 +43,7 @@ from trimtab.fitting.preference import ScaledSimPo
 from trimtab.fitting.settings import check_number
 from trimtab.methods.method import Method
 from trimtab.models import Model
-from trimtab.steering import SteeringVector
+from trimtab.steering import Add, SteeringVector
 
 OBJECTIVES = ("lang", "simpo")
 
@@ -104,7 +105,9 @@ def _objective(settings: PrOSVSettings) -> Objective:
 RECIPE = Recipe[PrOSVSettings](
     kind=lambda model, settings: prosv_kind(model.hidden_size, settings),
     objective=_objective,
-    vector=lambda model, pairs, settings, fit: added_vector("prosv", model, pairs, settings, fit),
+    vector=lambda model, pairs, settings, fit: transforms_vector(
+        "prosv", model, pairs, settings, fit, [Add(v) for v in vectors_at(fit)]
+    ),
 )
 
 
@@ -120,7 +123,7 @@ def fit_prosv(model: Model, pairs: PairSet, settings: PrOSVSettings, options: Fi
 
 PROSV = Method(
     name="prosv",
-    family="preference",
+    family="likelihood",
     paper="arXiv 2605.05983",
     summary="a vector and its strength trained together, added to the first and last prompt tokens only",
     settings=PrOSVSettings,

@@ -16,7 +16,7 @@ that begins at 0; s is the typical size of an entry of the states that are edite
 Shapes: d hidden. Deviations from the published code: |.| are the tokens of the answer, where the code takes the whole
 sequence with its prompt (`lengths="sequence"` does that). Factors and rate are measured in the states' own size, where
 the published list 2, 4 .. 20 and rate 0.04 are made for Gemma-2-2B; the default list is a tenth of it, so that its
-middle is 1. No dropout, no accumulation of batches.
+middle is 1, and b has a tenth of the rate. No dropout, no accumulation of batches.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from trimtab.fitting.added import (
     Recipe,
     added_kind,
     added_or_nulled,
+    bias_rate,
     checked_factors,
     short_settings,
     transforms_vector,
@@ -97,6 +98,7 @@ def _kind(model: Model, settings: RePSSettings) -> EditKind:
         first=lambda rows: rows.clone(),
         others={BIAS: 0.0},
         draw=settings.draw,
+        rates=bias_rate(settings.draw),
         ways=(ELICIT, KEEP),
         apply=added_or_nulled,
     )

@@ -37,7 +37,7 @@ class SimPOSettings(AddedSettings):
     """
 
     epochs: int = 12
-    lr: float = 0.01
+    lr: float = 0.02
     batch_size: int = 6
     beta: float = 2.0
     gamma: float = 0.5

@@ -6,9 +6,9 @@ Source: "Why Steering Works", arXiv 2602.02343; code zjunlp/EasyEdit, commit 14c
     loss = Lp + l Ln + g relu(t - (Ln - Lp))        where f < 0, p and n change places
     elicit: h' = h + m f0 s v        suppress: h' = h - m f0 s v
 
-The likelihoods of both are the utility, the hinge is the preference. A coin says for every pair of answers of every step
-whether it is added or subtracted; how much is drawn from a list for each answer by itself; f0 is the middle of it. s is
-the typical size of an entry of the states that are edited (`unit="states"`) or 1 (`unit="one"`, as published).
+The likelihoods of both are the utility, the hinge is the preference. A coin says for every pair of answers of every
+step whether it is added or subtracted; how much is drawn from a list for each answer by itself; f0 is the middle of it.
+s is the typical size of an entry of the states that are edited (`unit="states"`) or 1 (`unit="one"`, as published).
 `trimtab.fitting.odds` has the two odds and the curve of the paper.
 
 Shapes: d hidden. Deviations from the published code: it goes through added and subtracted samples in turn, where here
@@ -46,7 +46,7 @@ class SplitSettings(AddedSettings):
     """
 
     epochs: int = 18
-    lr: float = 0.02
+    lr: float = 0.04
     batch_size: int = 6
     factors: tuple[float, ...] = FACTORS
     utility: float = 0.6
