@@ -10,8 +10,8 @@ list. s is the typical size of an entry of the states that are edited (`unit="st
 
 Shapes: d hidden. Deviations from the published code: factors and rate are measured in the states' own size, where the
 published list 2, 4 .. 20 and rate 0.04 are made for Gemma-2-2B; the default list is a tenth of it, so that its middle
-is 1, and b has a tenth of the rate. For those numbers give `unit="one"`. Multiplier 1 is the middle of the list. Suppression, which is not trained,
-subtracts.
+is 1, and b has a tenth of the rate. For those numbers give `unit="one"`. Multiplier 1 is the middle of the list.
+Suppression, which is not trained, subtracts.
 """
 
 from __future__ import annotations
