@@ -1,7 +1,9 @@
 """Vectors trained on likelihoods and preferences: what the papers' formulas imply, naive loops, lockstep, bad input."""
 
 import importlib.util
+import inspect
 import math
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
 
 import trimtab as tt
 from trimtab.data import ContrastPair, PairSet, tokenise_pairs
@@ -54,6 +57,8 @@ PAIRS = [
 ]
 ORDER = [[3, 0, 4, 1, 2]]  # 5 pairs, 2 a step: the last batch is ragged
 WIDTH = 32
+CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this version of transformers calls it."""
 NAMES = [method.name for method in TRAINED]
 few = settings(max_examples=40)
 seeds = st.integers(0, 2**31 - 1)
@@ -357,19 +362,20 @@ def linear():
         for block in hf.model.layers:
             block.self_attn.o_proj.weight.zero_()
             block.mlp.down_proj.weight.zero_()
+    hf.model.norm.variance_epsilon = 1e8  # so that the last norm divides by 10000, whatever the state
     return Model(hf, tokenizer, name="linear")
 
 
-TOY = [ContrastPair("Yes or no?", " Yes", f"Is {k} a number?", " No") for k in ("one", "two", "red", "five")]
+TOY = [ContrastPair("Yes or no?", " of", f"Is {k} a number?", " the") for k in ("one", "two", "red", "five")]
 
 
 def planted(model, u):
     """Makes the answers of `TOY` as likely as the state's coordinate along u says; one token each."""
-    pair = tokenise_pairs(model.chat, PairSet(TOY), context_length=512, max_response_tokens=1, truncate=True)[0]
+    pair = tokenise_pairs(model.chat, PairSet(TOY), context_length=512)[0]
     with torch.no_grad():
         model.hf.lm_head.weight.zero_()
-        model.hf.lm_head.weight[pair.positive_response[0]] = u
-        model.hf.lm_head.weight[pair.negative_response[0]] = -u
+        model.hf.lm_head.weight[pair.positive_response[0]] = 1e4 * u
+        model.hf.lm_head.weight[pair.negative_response[0]] = -1e4 * u
     assert pair.positive_response != pair.negative_response
 
 
@@ -378,30 +384,26 @@ def test_a_planted_direction_is_found(linear, name):
     """Entries of one size, since Adam's steps are: of another u it finds the signs first."""
     u = torch.sign(random(9, WIDTH)) * 0.3
     planted(linear, u)
-    given = {"lr": 0.01, "epochs": 100, "batch_size": 4, "max_response_tokens": 1, "positions": "last"}
+    given = {"lr": 0.01, "epochs": 200, "batch_size": 4, "positions": "last", "init": np.zeros((1, WIDTH))}
     vector = tt.fit(name, linear, PairSet(TOY), layer=0, calibrate=False, **given)
     (found,) = transforms(vector)
     assert F.cosine_similarity(found.vector, u, dim=0) > 0.95
 
 
 def test_where_the_readout_is_linear_the_opposite_on_the_swapped_pair_is_the_same(linear):
-    """log p(y+) - log p(y-) of one-token answers is then an odd function of a v across the state."""
-    u = random(9, WIDTH, scale=0.3)
-    planted(linear, u)
+    """The change of log p(y+) - log p(y-) is then an odd function of v, for answers of one token."""
     pairs = TOY[:1]
-    prompt = linear.chat.render(pairs[0].negative_input)
-    (state,) = (found[Site(0)][-1] for found in capture(linear.hf, [prompt.ids], [Site(0)]))
-    v = random(3, WIDTH)
-    v -= (v @ state) / (state @ state) * state  # so that |h + v| = |h - v|, and the norm before the head too
+    u, v = random(9, WIDTH, scale=0.3), random(3, WIDTH)
+    planted(linear, u)
     given = {"objective": Objective(cross_entropy, "response", Dpo(beta=1.0), "base"), "layer": 0}
-    given |= {"positions": "last", "max_response_tokens": 1}
+    given |= {"positions": "last"}
     ours = loss_at(linear, v, 1.0, pairs, **given)
     assert ours == pytest.approx(loss_at(linear, -v, 1.0, swapped(pairs), **given), rel=1e-4)
     assert abs(ours - math.log(2)) > 0.1
 
 
 def test_the_reference_is_that_of_the_model_without_hooks_to_the_bit(gemma):
-    pairs = PairSet([ContrastPair("Yes?", " I cannot help", "No?", " I cannot bake")])
+    pairs = PairSet([ContrastPair("Yes?", " I can", "No?", " I do")])
     tokenised = tokenise_pairs(gemma.chat, pairs, context_length=512)
     items = interchange_items(tokenised, (ELICIT,), preference=True)
     assert len(items[0].base) == len(items[1].base)
@@ -567,22 +569,21 @@ class TestPrOSV:
         ids = torch.tensor([model.chat.render("Say something about the sea").ids])
         answer = torch.randint(7, 300, (1, 6), generator=torch.Generator().manual_seed(0))
         written = []
-        for keep in (True, False):
-            with torch.no_grad(), steer(model.hf, vector, multiplier=1.0, prompt_lengths=[ids.shape[1]]) as _:
-                out = model.hf(ids, use_cache=True)
-                if keep:
-                    logits = [model.hf(answer[:, :1], past_key_values=out.past_key_values, use_cache=True)]
-                    for k in range(1, 6):
-                        past = logits[-1].past_key_values
-                        logits.append(model.hf(answer[:, k : k + 1], past_key_values=past, use_cache=True))
-            if not keep:
-                with torch.no_grad():
-                    logits = [model.hf(answer[:, :1], past_key_values=out.past_key_values, use_cache=True)]
-                    for k in range(1, 6):
-                        past = logits[-1].past_key_values
-                        logits.append(model.hf(answer[:, k : k + 1], past_key_values=past, use_cache=True))
-            written.append(torch.cat([one.logits for one in logits]))
+        for stays in (True, False):
+            with ExitStack() as hooks, torch.no_grad():
+                hooks.enter_context(steer(model.hf, vector, multiplier=1.0, prompt_lengths=[ids.shape[1]]))
+                cache, logits = model.hf(ids, use_cache=True).past_key_values, []
+                if not stays:
+                    hooks.close()
+                for k in range(answer.shape[1]):
+                    out = model.hf(answer[:, k : k + 1], use_cache=True, **{CACHE: cache})
+                    cache = out.past_key_values
+                    logits.append(out.logits)
+            written.append(torch.cat(logits))
         assert torch.equal(*written)
+        with torch.no_grad():
+            plain = model.hf(torch.cat([ids, answer], dim=1)).logits[0, ids.shape[1] :]
+        assert (written[0][:, 0] - plain).abs().max() > 1e-3, "the prompt's keys and values carry it"
 
     def test_edges_that_meet_are_the_whole_prompt(self, model):
         pairs = [ContrastPair("a b", " I do", "Say this", " Yes"), ContrastPair("c", " I am", "Say that", " No")]
@@ -597,17 +598,16 @@ class TestPrOSV:
         assert torch.equal(*(transforms(vector)[0].vector for vector in made))
 
     def test_the_scaling_rule_reaches_a_size_at_any_width_and_fixed_rates_do_not(self):
-        """A target with entries of 1, in so many steps; the fixed rates are those that suit a width of 256."""
+        """A target with entries of 1 in forty steps; the fixed rates are those that suit a width of 256."""
         plan = PrOSVSettings(layer=0, unit="one")
 
         def missed(width, scale_of):
-            torch.manual_seed(0)
             kind = prosv_kind(width, plan)
             start = {name: value.clone() for name, value in kind.start(torch.zeros(1, 1, width)).items()}
             rates = prosv_kind(scale_of, plan).rates
             now = {name: torch.nn.Parameter(value) for name, value in start.items()}
             groups = [{"params": [now[name]], "lr": plan.lr * rates[name]} for name in now]
-            optimiser, target = torch.optim.AdamW(groups, weight_decay=0.0), 4 * torch.sign(random(1, width))
+            optimiser, target = torch.optim.AdamW(groups, weight_decay=0.0), torch.sign(random(1, width))
             for step in range(40):
                 optimiser.zero_grad()
                 product = (now["alpha"] * now["vector"]).flatten()
@@ -616,13 +616,13 @@ class TestPrOSV:
                     group["lr"] = plan.lr * rates[name] * (1 - step / 40)
                 optimiser.step()
             product = (now["alpha"] * now["vector"]).flatten()
-            return float((product.norm() / target.norm() - 1).abs())
+            return float((product.norm() / target.norm() - 1).abs().detach())
 
         widths = (16, 32, 64, 128, 256)
         ruled = [missed(width, width) for width in widths]
         fixed = [missed(width, 256) for width in widths]
         assert max(ruled) < 0.1, ruled
-        assert max(fixed) > 0.3, fixed
+        assert max(fixed) > 0.25, fixed
 
     def test_only_the_vectors_gradient_is_clipped(self):
         kind = prosv_kind(64, PrOSVSettings(layer=1))
@@ -717,13 +717,12 @@ def test_the_middle_of_the_list_stands_for_it():
 def test_in_the_states_own_size_a_scaled_model_learns_the_same(model):
     """All that a block writes ten times as large, and nothing but the sizes changes: the norms see no difference."""
     hf, tokenizer = tiny_model("llama", hidden_size=WIDTH, n_blocks=4, seed=3)
-    hf.config.rms_norm_eps = 0.0
     found = {}
     for scale in (1.0, 10.0):
         with torch.no_grad():
             for module in hf.modules():
                 if hasattr(module, "variance_epsilon"):
-                    module.variance_epsilon = 0.0
+                    module.variance_epsilon = 1e-20
             for weight in [hf.model.embed_tokens.weight] + [
                 part
                 for block in hf.model.layers
@@ -789,7 +788,7 @@ def test_a_loss_that_is_not_finite_comes_with_the_last_good_vector(name):
     with pytest.raises(FitDivergedError) as caught:
         fitted(name, Model(hf, tokenizer, name="broken"), layer=0, epochs=1)
     assert caught.value.step == 0
-    assert caught.value.vector is not None
+    assert caught.value.last_good is not None
 
 
 def test_several_layers_are_trained_together(model):

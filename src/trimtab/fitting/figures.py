@@ -29,6 +29,7 @@ def typical_size(cache: FrozenCache, masks: Sequence[Tensor], numbers: Sequence[
             edited = states[masks[number].to(states.device)].float()
             norms.append(edited.norm(dim=1).cpu() / edited.shape[1] ** 0.5)
     found = torch.cat(norms)
+    found = found[torch.isfinite(found)]  # a fit on others says so at its first step
     return float(found.median()) if len(found) else 1.0
 
 

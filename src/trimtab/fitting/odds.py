@@ -125,10 +125,11 @@ def _descended(
         optimiser.zero_grad()
         loss, _ = solved()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimiser.step(closure)
     with torch.no_grad():
         loss, both = solved()
     value = float(loss) if bool(torch.isfinite(loss)) else float("inf")
-    return value, float(raw[0]), float(raw[1].exp()), float(raw[2].exp()), float(both[0]), float(both[1])
+    centre, width, power = float(raw.detach()[0]), *raw.detach()[1:].exp().tolist()
+    return value, centre, width, power, float(both[0]), float(both[1])
