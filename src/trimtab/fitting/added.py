@@ -10,25 +10,22 @@ Letters: b batch, s tokens, d hidden, m sites.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from trimtab.data import PairSet
-from trimtab.errors import FitDivergedError, InputError
-from trimtab.fitting.divergence import Objective
+from trimtab.errors import InputError
 from trimtab.fitting.draws import FactorDraw
 from trimtab.fitting.edits import FACTOR, SIZE, EditKind, Parameters
-from trimtab.fitting.engine import FitOptions, TrainedFit, fit_interchange, fit_interchanges
+from trimtab.fitting.engine import TrainedFit
 from trimtab.fitting.items import ELICIT, Way
-from trimtab.fitting.settings import TrainSettings, check_number, trial_settings
-from trimtab.fitting.vectors import fitted_vector, made_vectors
+from trimtab.fitting.recipe import transforms_vector
+from trimtab.fitting.settings import TrainSettings, check_number
 from trimtab.models.model import Model
-from trimtab.steering import Add, Edit, Intervention, Positions, Site, SteeringVector, Transform
+from trimtab.steering import Add, SteeringVector
 
 UNITS = ("states", "one")
 
@@ -62,11 +59,6 @@ class AddedSettings(TrainSettings):
             raise InputError(
                 f"start is {self.start!r}; this method reads no source states, so its start can only be 'random'"
             )
-
-
-def short_settings(settings: TrainSettings) -> TrainSettings:
-    """Settings of a fit that is just good enough to tell layers apart: few and small steps, and no slow beginning."""
-    return dataclasses.replace(trial_settings(settings, start="random"), warmup_steps=0)
 
 
 def checked_factors(name: str, factors: object) -> tuple[float, ...]:
@@ -183,33 +175,6 @@ def vectors_at(fit: TrainedFit, factor: float = 1.0) -> list[Tensor]:
     return found
 
 
-def transforms_vector(
-    method: str,
-    model: Model,
-    pairs: PairSet,
-    settings: TrainSettings,
-    fit: TrainedFit,
-    elicit: Sequence[Transform],
-    suppress: Sequence[Transform] = (),
-) -> SteeringVector:
-    """The vector of a fit: a transform a layer for each direction, which the multiplier makes weaker or stronger.
-
-    Raises:
-        FitDivergedError: The fit left the finite numbers; the last good vector comes with the error.
-    """
-    positions = Positions.parse(settings.positions)
-    edits = tuple(
-        Edit(Intervention(Site(layer), transform, positions), scales="strength")
-        for transforms in (elicit, suppress)
-        if transforms
-        for layer, transform in zip(settings.layers, transforms, strict=True)
-    )
-    n = len(settings.layers)
-    directions = {"elicit": tuple(range(n)), "suppress": tuple(range(n, 2 * n))}
-    chosen = directions if suppress else {"elicit": directions["elicit"]}
-    return fitted_vector(method, model, pairs, settings, fit, edits, chosen)
-
-
 def added_vector(
     method: str, model: Model, pairs: PairSet, settings: TrainSettings, fit: TrainedFit, factor: float = 1.0
 ) -> SteeringVector:
@@ -220,43 +185,3 @@ def added_vector(
     """
     plus = vectors_at(fit, factor)
     return transforms_vector(method, model, pairs, settings, fit, [Add(v) for v in plus], [Add(-v) for v in plus])
-
-
-S = TypeVar("S", bound=TrainSettings)
-
-
-@dataclass(frozen=True)
-class Recipe(Generic[S]):
-    """What makes one method that trains an edit differ from another.
-
-    Attributes:
-        kind: What is trained.
-        objective: What it is to come near.
-        vector: What a fit becomes.
-    """
-
-    kind: Callable[[Model, S], EditKind]
-    objective: Callable[[S], Objective]
-    vector: Callable[[Model, PairSet, S, TrainedFit], SteeringVector]
-
-    def fit(self, model: Model, pairs: PairSet, settings: S, options: FitOptions) -> SteeringVector:
-        """The vector of one concept.
-
-        Raises:
-            InputError: See `trimtab.fitting.fit_interchange`.
-            FitDivergedError: The loss left the finite numbers; carries the last good vector.
-        """
-        fit = fit_interchange(model, pairs, settings, self.objective(settings), options, self.kind(model, settings))
-        return self.vector(model, pairs, settings, fit)
-
-    def many(
-        self, model: Model, concepts: Sequence[PairSet], settings: S, options: FitOptions
-    ) -> list[SteeringVector | FitDivergedError]:
-        """The vectors of several concepts, trained in lockstep; in place of one that diverged, the error.
-
-        Raises:
-            InputError: See `trimtab.fitting.fit_interchanges`.
-        """
-        kind = self.kind(model, settings)
-        fits = fit_interchanges(model, concepts, settings, self.objective(settings), options, kind)
-        return made_vectors(concepts, fits, lambda pairs, fit: self.vector(model, pairs, settings, fit))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trimtab.errors import InputError
 
-STEPS = 400
+STEPS = 100
 MIN_POINTS = 4
 
 

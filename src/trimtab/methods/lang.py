@@ -20,18 +20,10 @@ from dataclasses import dataclass
 
 from trimtab.data import PairSet
 from trimtab.fitting import FitOptions
-from trimtab.fitting.added import (
-    BIAS,
-    AddedSettings,
-    Recipe,
-    added_kind,
-    added_vector,
-    bias_rate,
-    checked_factors,
-    short_settings,
-)
+from trimtab.fitting.added import BIAS, AddedSettings, added_kind, added_vector, bias_rate, checked_factors
 from trimtab.fitting.divergence import Objective, cross_entropy
 from trimtab.fitting.draws import one_of
+from trimtab.fitting.recipe import Recipe, short_settings
 from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.steering import SteeringVector

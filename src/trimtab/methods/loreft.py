@@ -24,9 +24,9 @@ import torch
 from trimtab.data import PairSet
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions, TrainedFit, TrainSettings
-from trimtab.fitting.added import Recipe, short_settings, transforms_vector
 from trimtab.fitting.divergence import Objective, cross_entropy
 from trimtab.fitting.edits import LOW_RANK
+from trimtab.fitting.recipe import Recipe, short_settings, transforms_vector
 from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.steering import LowRank, SteeringVector

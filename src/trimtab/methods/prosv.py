@@ -27,19 +27,11 @@ from torch import Tensor
 from trimtab.data import PairSet
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
-from trimtab.fitting.added import (
-    ALPHA,
-    VECTOR,
-    AddedSettings,
-    Recipe,
-    added_kind,
-    short_settings,
-    transforms_vector,
-    vectors_at,
-)
+from trimtab.fitting.added import ALPHA, VECTOR, AddedSettings, added_kind, vectors_at
 from trimtab.fitting.divergence import Objective, cross_entropy
 from trimtab.fitting.edits import EditKind
 from trimtab.fitting.preference import ScaledSimPo
+from trimtab.fitting.recipe import Recipe, short_settings, transforms_vector
 from trimtab.fitting.settings import check_number
 from trimtab.methods.method import Method
 from trimtab.models import Model

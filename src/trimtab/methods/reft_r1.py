@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from trimtab.data import PairSet
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions, TrainedFit, TrainSettings
-from trimtab.fitting.added import Recipe, short_settings, transforms_vector
 from trimtab.fitting.divergence import Objective, cross_entropy
+from trimtab.fitting.recipe import Recipe, short_settings, transforms_vector
 from trimtab.fitting.settings import check_number
 from trimtab.fitting.topk import VECTOR, top_kind
 from trimtab.methods.method import Method

@@ -30,13 +30,10 @@ from trimtab.fitting.added import (
     BIAS,
     VECTOR,
     AddedSettings,
-    Recipe,
     added_kind,
     added_or_nulled,
     bias_rate,
     checked_factors,
-    short_settings,
-    transforms_vector,
     vectors_at,
 )
 from trimtab.fitting.divergence import Objective, cross_entropy
@@ -44,6 +41,7 @@ from trimtab.fitting.draws import FactorDraw, one_of
 from trimtab.fitting.edits import SIZE, EditKind
 from trimtab.fitting.items import ELICIT, KEEP
 from trimtab.fitting.preference import ScaledSimPo
+from trimtab.fitting.recipe import Recipe, short_settings, transforms_vector
 from trimtab.methods.method import Method
 from trimtab.models import Model
 from trimtab.steering import Add, NullOut, SteeringVector

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 from trimtab.data import PairSet
 from trimtab.fitting import FitOptions
-from trimtab.fitting.added import AddedSettings, Recipe, added_kind, added_vector, short_settings
+from trimtab.fitting.added import AddedSettings, added_kind, added_vector
 from trimtab.fitting.divergence import Objective, cross_entropy
 from trimtab.fitting.preference import SimPo
+from trimtab.fitting.recipe import Recipe, short_settings
 from trimtab.fitting.settings import check_number
 from trimtab.methods.method import Method
 from trimtab.models import Model
