@@ -18,6 +18,7 @@ only.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from trimtab.data import PairSet
@@ -69,6 +70,7 @@ def _vector(model: Model, pairs: PairSet, settings: ReFTR1Settings, fit: Trained
             f"no token of {len(pairs)} pairs has a positive coordinate along the direction that was found, so it has "
             "no size; give another seed, more epochs or a higher lr"
         )
+    fit = dataclasses.replace(fit, edit_ratio={})  # those of the edit that was trained, not of this one
     return transforms_vector("reft-r1", model, pairs, settings, fit, [Add(size * unit)], [NullOut(unit)])
 
 
