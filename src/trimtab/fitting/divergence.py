@@ -43,12 +43,14 @@ class Objective:
             a loss of two answers, of which the first is preferred; None for a loss of single tokens.
         judged: Whose log-probabilities a preference is measured against: those of the `source` or the `base` prompt,
             without an edit.
+        lengths: What a preference takes for the length of an answer: its own tokens, or also those of the prompt.
     """
 
     loss: Callable[[Tensor, Tensor], TokenLoss]
     reference: Literal["teacher", "response"]
     preference: Preference | None = None
     judged: Literal["source", "base"] = "source"
+    lengths: Literal["response", "sequence"] = "response"
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> TokenLoss:

@@ -44,3 +44,17 @@ def one_of(factors: tuple[float, ...], *, signs: tuple[float, ...] = (1.0,)) -> 
 
     middle = float(values.median())
     return FactorDraw(draw, tuple(middle * sign for sign in signs))
+
+
+def signed_one_of(factors: tuple[float, ...]) -> FactorDraw:
+    """One of the factors for every answer of every item, each on its own, with one sign for both answers of an item.
+
+    1 or -1 with equal chances: SPLIT (arXiv 2602.02343).
+    """
+    values = torch.tensor(factors)
+
+    def draw(n: int, ways: int, answers: int, generator: Generator) -> Tensor:
+        signs = 2.0 * torch.randint(0, 2, (n, ways, 1), generator=generator) - 1.0
+        return signs * values[torch.randint(0, len(values), (n, ways, answers), generator=generator)]
+
+    return FactorDraw(draw, (float(values.median()),))

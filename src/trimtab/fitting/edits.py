@@ -23,6 +23,8 @@ Parameters = Mapping[str, Tensor]
 
 FACTOR = "factor"
 """The name under which an edit finds a row's drawn factor."""
+SIZE = "size"
+"""The name under which an edit finds the typical size of an entry of the states that it changes."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,13 @@ class EditKind:
         draw: How the factors of a step are drawn; None = there are none.
         rates: Learning rates of parameters, as multiples of the settings' one; 1 by default.
         unclipped: Parameters whose gradients are not clipped.
+        constants: Parameters that no step moves. One named `size` (m, 1, 1) is filled in before the first step: the
+            size of an entry of the plain states that are edited at the lowest site, see `typical_size`.
         tangent: (parameters, gradients) -> gradients along which the parameters keep their shape.
         penalty: (states (b, s, d), parameters of a site, mask (b, s)) -> (b,) what is added to each row's loss, times
             the share of the run that is over; at the lowest site.
+        reading: (states (b, s, d), parameters of a site, mask (b, s)) -> (b,) what is read off the plain states of the
+            lowest site after training; a fit keeps its mean a way.
     """
 
     start: Callable[[Tensor], dict[str, Tensor]]
@@ -54,8 +60,10 @@ class EditKind:
     draw: FactorDraw | None = None
     rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     unclipped: frozenset[str] = frozenset()
+    constants: frozenset[str] = frozenset()
     tangent: Callable[[Parameters, Parameters], dict[str, Tensor]] | None = None
     penalty: Callable[[Tensor, Parameters, Tensor], Tensor] | None = None
+    reading: Callable[[Tensor, Parameters, Tensor], Tensor] | None = None
 
 
 def interchange(states: Tensor, sources: Tensor, parameters: Parameters, mask: Tensor) -> Tensor:
@@ -112,27 +120,3 @@ LOW_RANK = EditKind(
     reads_sources=False,
 )
 """R, orthonormal rows, and the affine map W h + b that the coordinates R h are set to; begins as the identity."""
-
-
-def added(states: Tensor, sources: Tensor, parameters: Parameters, mask: Tensor) -> Tensor:
-    """Give h' = h + f v on masked tokens, f a row's drawn factor or 1; differentiable.
-
-    Args:
-        states: h, (b, s, d), any dtype; computed in float32, returned in this dtype.
-        sources: (b, d), not looked at.
-        parameters: `vector`, v: (1, d) float32, or (b, 1, d), another one for every row; `factor`, f: (b,), if drawn.
-        mask: (b, s) bool.
-    """
-    amount = mask[..., None].float()  # (b, s, 1)
-    if FACTOR in parameters:
-        amount = amount * parameters[FACTOR][:, None, None]
-    return (states.float() + amount * parameters["vector"]).to(states.dtype)
-
-
-def zero_vector(rows: Tensor) -> dict[str, Tensor]:
-    """A start at nothing: `vector` (m, 1, d)."""
-    return {"vector": torch.zeros_like(rows)}
-
-
-ADDED = EditKind(start=zero_vector, apply=added, ways=(ELICIT,), reads_sources=False, is_orthonormal=False)
-"""One vector a site that is added, of any length; begins at nothing."""

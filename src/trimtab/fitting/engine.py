@@ -18,13 +18,15 @@ from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache, FrozenRuns
 from trimtab.fitting.divergence import Objective
-from trimtab.fitting.edits import FACTOR, INTERCHANGE, EditKind
+from trimtab.fitting.edits import FACTOR, INTERCHANGE, SIZE, EditKind
+from trimtab.fitting.figures import mean_readings, typical_size
 from trimtab.fitting.items import Item, interchange_items
+from trimtab.fitting.jobs import Job, Trace
 from trimtab.fitting.order import Array, array_hash, example_order, retract, start_sites
 from trimtab.fitting.settings import TrainSettings
 from trimtab.fitting.states import SharedStates
 from trimtab.fitting.traces import check_trace, write_trace
-from trimtab.fitting.trainer import EditTrainer, Job, Trace
+from trimtab.fitting.trainer import EditTrainer
 from trimtab.models.apply import is_steered
 from trimtab.models.model import Model
 from trimtab.models.split import SplitModel, frozen
@@ -75,6 +77,7 @@ class TrainedFit:
         plan: What was cached.
         seconds: Wall clock: of the whole run (all fits that were trained together) and of building the cache.
         together: Fits that were trained together with it, itself included.
+        readings: What the kind of edit reads off the plain states after training, its mean a way; empty for most.
     """
 
     parameters: Mapping[str, Tensor]
@@ -85,6 +88,7 @@ class TrainedFit:
     plan: CachePlan
     seconds: dict[str, float]
     together: int = 1
+    readings: tuple[float, ...] = ()
 
     @property
     def directions(self) -> Tensor:
@@ -258,6 +262,9 @@ def _trained(
         begun = kind.start(_from_means(each[0], each[1], start) if from_means else start)
         if options.init is not None and not kind.is_orthonormal:
             begun[next(iter(begun))] = start
+        if SIZE in kind.constants:
+            numbers = range(first, first + len(task.items))
+            begun[SIZE] = torch.full_like(begun[SIZE], typical_size(cache, trainer.masks, numbers))
         jobs.append(Job(first, task.order, begun))
         classes.append(each)
         first += len(task.items)
@@ -267,15 +274,16 @@ def _trained(
         size, numbers = len(task.items) // len(task.pairs), range(job.first, job.first + len(task.items))
         of_ways = [numbers[place * (size // len(kind.ways)) :: size] for place in range(len(kind.ways))]
         ratio = _edit_ratio(cache, items, of_ways, trace.parameters, factors, kind)
+        readings = mean_readings(cache, trainer.masks, of_ways, trace.parameters, kind)
         given = {
             "init": None if options.init is None else array_hash(start),
             "order": None if options.order is None else array_hash(task.order),
         }
-        found.append((trace, factors, ratio, given))
+        found.append((trace, factors, ratio, given, readings))
     seconds = {"total": time.monotonic() - began, "cache": cached - began}
     return [
-        TrainedFit(trace.parameters, factors, trace, ratio, given, plan, dict(seconds), len(tasks))
-        for trace, factors, ratio, given in found
+        TrainedFit(trace.parameters, factors, trace, ratio, given, plan, dict(seconds), len(tasks), readings)
+        for trace, factors, ratio, given, readings in found
     ]
 
 

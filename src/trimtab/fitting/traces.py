@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 
 from trimtab.errors import InputError
-from trimtab.fitting.trainer import Trace
+from trimtab.fitting.jobs import Trace
 
 logger = logging.getLogger(__name__)
 

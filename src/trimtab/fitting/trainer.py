@@ -14,7 +14,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from trimtab.fitting.cache import FrozenCache
 from trimtab.fitting.divergence import Objective
 from trimtab.fitting.edits import FACTOR, EditKind
 from trimtab.fitting.items import Item
+from trimtab.fitting.jobs import Job, Rows, State, Trace
 from trimtab.fitting.settings import TrainSettings
 from trimtab.models.split import SplitModel
 from trimtab.models.upper import UpperBlocks
@@ -48,103 +48,6 @@ PROOF_ITEMS = 8
 """Sequences, the longest ones, on which shortcuts are proved before they are used."""
 
 
-@dataclass(frozen=True)
-class Trace:
-    """A run, step by step, up to the last step that was finite. `ways` is the number of minibatches of a step.
-
-    Attributes:
-        vectors: (steps + 1, m, r, d) float32, directions before the first and after every step.
-        losses: (ways * steps,) float32, mean loss over the scored tokens (or pairs of answers) of each minibatch.
-        n_tokens: (ways * steps,) int64, scored tokens (or pairs of answers) of each minibatch.
-        parameters: All parameters after the last step, (m, ...) each.
-        diverged_at: 0-based step at which loss or gradient left the finite numbers.
-    """
-
-    vectors: Tensor
-    losses: Tensor
-    n_tokens: Tensor
-    parameters: Mapping[str, Tensor]
-    diverged_at: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One concept of a run.
-
-    Args:
-        first: Number of its first item among all.
-        order: (epochs, pairs) int64, its pairs in the order they are used.
-        start: Its parameters (m, ...).
-    """
-
-    first: int
-    order: Tensor
-    start: Mapping[str, Tensor]
-
-
-@dataclass(eq=False)
-class _State:
-    """A job under way."""
-
-    job: Job
-    generator: torch.Generator
-    batches: Sequence[Tensor]
-    parameters: dict[str, Tensor]
-    optimiser: torch.optim.AdamW
-    vectors: list[Tensor]
-    losses: list[Tensor]
-    counts: list[Tensor]
-    diverged_at: int | None = None
-
-    @property
-    def steps(self) -> int:
-        return len(self.batches)
-
-    def is_active(self, step: int) -> bool:
-        """Whether it has a step of that number."""
-        return self.diverged_at is None and step < self.steps
-
-    def trace(self) -> Trace:
-        """What it left behind."""
-        losses, counts = torch.cat([torch.empty(0), *self.losses]), torch.cat([_NO_COUNTS, *self.counts])
-        final = {name: value.detach().cpu().clone() for name, value in self.parameters.items()}
-        return Trace(torch.stack(self.vectors), losses, counts, final, self.diverged_at)
-
-
-_NO_COUNTS = torch.empty(0, dtype=torch.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """The sequences of a step.
-
-    Attributes:
-        items: Their numbers.
-        concepts: (rows,) int64, which of the active jobs each belongs to.
-        weights: (rows,) float32, what a scored token of each weighs in its job's loss (or an answer, for a preference).
-        shares: (rows,) float32, what each weighs in its job's penalty: the share of the run that is over, a row.
-        factors: (rows,) float32, drawn, or None.
-    """
-
-    items: list[int]
-    concepts: Tensor
-    weights: Tensor
-    shares: Tensor
-    factors: Tensor | None
-
-    @classmethod
-    def together(cls, rows: Sequence[_Rows]) -> _Rows:
-        """The sequences of all jobs."""
-        drawn = [one.factors for one in rows if one.factors is not None]
-        return cls(
-            [item for one in rows for item in one.items],
-            torch.cat([one.concepts for one in rows]),
-            torch.cat([one.weights for one in rows]),
-            torch.cat([one.shares for one in rows]),
-            torch.cat(drawn) if drawn else None,
-        )
-
-
 class EditTrainer:
     """Runs the training loop of CDAS (specification, section 4) for any trained edit and any objective.
 
@@ -155,6 +58,9 @@ class EditTrainer:
         kind: What is trained.
         objective: Loss of a token with its gradient.
         settings: Learning rate, batch size and so on.
+
+    Attributes:
+        masks: Of each item (s,) bool, which tokens of its base sequence are edited.
     """
 
     def __init__(
@@ -170,8 +76,8 @@ class EditTrainer:
         self._objective, self._settings = objective, settings
         self._answers = 1 if objective.preference is None else 2
         self._logits: Tensor | None = None
-        self._masks = [_edit_mask(item, Positions.parse(settings.positions)) for item in items]
-        if not any(bool(mask.any()) for mask in self._masks):
+        self.masks = [_edit_mask(item, Positions.parse(settings.positions)) for item in items]
+        if not any(bool(mask.any()) for mask in self.masks):
             raise InputError(
                 f"positions {settings.positions!r} pick no token of any pair; use 'all', or longer responses"
             )
@@ -199,22 +105,23 @@ class EditTrainer:
                 progress(Progress("fit", step + 1, total, time.monotonic() - started, loss))
         return [state.trace() for state in states]
 
-    def _begun(self, job: Job) -> _State:
+    def _begun(self, job: Job) -> State:
         settings = self._settings
         batches = [batch for epoch in job.order for batch in epoch.split(settings.batch_size)]
         parameters = {name: value.to(self._device, copy=True) for name, value in job.start.items()}
-        rates = {name: settings.lr * self._kind.rates.get(name, 1.0) for name in parameters}
-        groups = [{"params": [value], "lr": rates[name], "full": rates[name]} for name, value in parameters.items()]
+        trained = [name for name in parameters if name not in self._kind.constants]
+        rates = {name: settings.lr * self._kind.rates.get(name, 1.0) for name in trained}
+        groups = [{"params": [parameters[name]], "lr": rates[name], "full": rates[name]} for name in trained]
         optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         generator = torch.Generator().manual_seed(settings.seed)
-        return _State(job, generator, batches, parameters, optimiser, [_directions(parameters)], [], [])
+        return State(job, generator, batches, parameters, optimiser, [_directions(parameters)], [], [])
 
-    def _step(self, active: Sequence[_State], step: int) -> float:
+    def _step(self, active: Sequence[State], step: int) -> float:
         """One step of every active job; the mean of their losses."""
         rows = [self._rows(state, step, place) for place, state in enumerate(active)]
-        together = _Rows.together(rows)
-        names = list(active[0].parameters)
-        leaves = {name: torch.stack([state.parameters[name] for state in active]).requires_grad_() for name in names}
+        together = Rows.together(rows)
+        leaves = {name: torch.stack([state.parameters[name] for state in active]) for name in active[0].parameters}
+        leaves = {name: leaf.requires_grad_(name not in self._kind.constants) for name, leaf in leaves.items()}
         scale = 2.0 ** -math.floor(math.log2(float(together.weights.max())))
         losses = torch.zeros(len(together.items), dtype=torch.float64)
         for group in self._groups(together):
@@ -222,12 +129,16 @@ class EditTrainer:
         seen, start = [], 0
         for place, state in enumerate(active):
             n = len(rows[place].items)
-            of_job = {name: _gradient(leaf)[place] / (scale * self._half_scale) for name, leaf in leaves.items()}
+            of_job = {
+                name: _gradient(leaf)[place] / (scale * self._half_scale)
+                for name, leaf in leaves.items()
+                if leaf.requires_grad
+            }
             seen.append(self._moved(state, step, losses[start : start + n], rows[place], of_job))
             start += n
         return math.fsum(seen) / len(seen)
 
-    def _rows(self, state: _State, step: int, place: int) -> _Rows:
+    def _rows(self, state: State, step: int, place: int) -> Rows:
         """The sequences of a job's step, in the published order: for each pair its ways."""
         pairs, size = state.batches[step].tolist(), len(self._kind.ways) * self._answers
         items = [state.job.first + pair * size + offset for pair in pairs for offset in range(size)]
@@ -241,7 +152,7 @@ class EditTrainer:
         factors, draw = None, self._kind.draw
         if draw is not None:
             factors = draw.draw(len(pairs), ways, self._answers, state.generator).reshape(-1)
-        return _Rows(items, torch.full((len(items),), place), weights.float(), shares, factors)
+        return Rows(items, torch.full((len(items),), place), weights.float(), shares, factors)
 
     def _counts(self, items: Sequence[int]) -> Tensor:
         """What a minibatch's loss is a mean over, by sequence: its scored tokens, or 1 for a preference."""
@@ -249,7 +160,7 @@ class EditTrainer:
             return torch.ones(len(items), dtype=torch.int64)
         return torch.tensor([self._items[item].n_scored for item in items])
 
-    def _groups(self, rows: _Rows) -> list[list[int]]:
+    def _groups(self, rows: Rows) -> list[list[int]]:
         """Rows in groups of one forward each, the answers of a preference side by side."""
         prefix, answers = self._upper.prefix_length, self._answers
         lengths = [len(self._items[item].base) - prefix for item in rows.items]
@@ -261,7 +172,7 @@ class EditTrainer:
             for group in buckets(units, most, overhead)
         ]
 
-    def _group(self, leaves: Mapping[str, Tensor], rows: _Rows, group: list[int], scale: float) -> Tensor:
+    def _group(self, leaves: Mapping[str, Tensor], rows: Rows, group: list[int], scale: float) -> Tensor:
         """Forward and backward of one padded group; the loss of each sequence (b,) float64.
 
         That is its tokens' sum, or for a preference half of the pair's. The gradients of the parameters (k, m, ...)
@@ -308,7 +219,9 @@ class EditTrainer:
         if preference is None:
             return sums, weights[lines]
         log_p = -sums.float().view(-1, 2)  # the values are cross-entropies
-        tokens = torch.tensor([float(self._items[item].n_scored) for item in items], device=values.device).view(-1, 2)
+        whole = self._objective.lengths == "sequence"
+        lengths = [one.n_scored + whole * one.base_prompt for one in (self._items[item] for item in items)]
+        tokens = torch.tensor(lengths, dtype=torch.float32, device=values.device).view(-1, 2)
         signs = torch.ones_like(log_p[:, 0])
         if factors is not None:
             signs = torch.where(factors.view(-1, 2)[:, 0] < 0, -signs, signs)
@@ -316,7 +229,7 @@ class EditTrainer:
         slopes = -torch.stack([loss.chosen, loss.rejected], dim=1).view(-1) * weights
         return loss.value.double().repeat_interleave(2) / 2, slopes[lines]
 
-    def _moved(self, state: _State, step: int, losses: Tensor, rows: _Rows, gradients: Mapping[str, Tensor]) -> float:
+    def _moved(self, state: State, step: int, losses: Tensor, rows: Rows, gradients: Mapping[str, Tensor]) -> float:
         """The optimiser's step of one job, unless something is not finite; its mean loss."""
         settings, ways = self._settings, len(self._kind.ways)
         counts = self._counts(rows.items).view(ways, -1).sum(dim=1) // (1 if self._answers == 1 else 2)
@@ -326,9 +239,9 @@ class EditTrainer:
             return float(mean.mean())
         if self._kind.tangent is not None:
             gradients = self._kind.tangent(state.parameters, gradients)
-        for name, parameter in state.parameters.items():
-            parameter.grad = gradients[name]
-        clipped = [value for name, value in state.parameters.items() if name not in self._kind.unclipped]
+        for name, gradient in gradients.items():
+            state.parameters[name].grad = gradient
+        clipped = [state.parameters[name] for name in gradients if name not in self._kind.unclipped]
         torch.nn.utils.clip_grad_norm_(clipped, settings.grad_clip)
         for group in state.optimiser.param_groups:
             group["lr"] = group["full"] * settings.rate(step, state.steps)
@@ -353,7 +266,7 @@ class EditTrainer:
         prefix = self._upper.prefix_length
         base = [states[prefix:] for states in self._cache.base(items)]
         states = torch.nn.utils.rnn.pad_sequence(base, batch_first=True)
-        masks = [self._masks[item][prefix:] for item in items]
+        masks = [self.masks[item][prefix:] for item in items]
         mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(states.device)
         return states, mask
 

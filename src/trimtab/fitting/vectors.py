@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -50,13 +50,22 @@ def clamp_vectors(
         InputError: See `trimtab.fitting.fit_interchanges`.
     """
     fits = fit_interchanges(model, concepts, settings, objective, options)
+    return made_vectors(concepts, fits, lambda pairs, fit: clamp_vector(method, model, pairs, settings, fit))
+
+
+def made_vectors(
+    concepts: Sequence[PairSet],
+    fits: Sequence[TrainedFit | FitDivergedError],
+    made: Callable[[PairSet, TrainedFit], SteeringVector],
+) -> list[SteeringVector | FitDivergedError]:
+    """What `made` makes of each fit; in place of one that diverged, the error."""
     found: list[SteeringVector | FitDivergedError] = []
     for pairs, fit in zip(concepts, fits, strict=True):
         if isinstance(fit, FitDivergedError):
             found.append(fit)
             continue
         try:
-            found.append(clamp_vector(method, model, pairs, settings, fit))
+            found.append(made(pairs, fit))
         except FitDivergedError as error:
             found.append(error)
     return found
