@@ -17,7 +17,7 @@ OLDEST_TESTS := $(addprefix tests/test_, apply_context.py apply_generate.py appl
 	apply_sites.py capture.py chat.py fitting_run.py generate.py kvcache.py layout.py lean.py load.py parity.py split.py \
 	tiny.py upper.py writing.py \
 	calibration.py::TestReader calibration.py::TestFit::test_a_fit_keeps_its_curves_and_multipliers \
-	calibration.py::TestFit::test_auto_picks_a_layer_for_every_method[cdas])
+	calibration.py::TestFit::test_auto_picks_a_layer_for_every_kind_of_method[cdas])
 
 .PHONY: demo test test-oldest install lint types arrows docs unit wheel bench
 
