@@ -129,7 +129,7 @@ def sequential_maps(
     target: Side = "negative" if source == "positive" else "positive"
     found: dict[Site, DiagonalMap] = {}
     began = time.monotonic()
-    rows = _rows(model, pairs, source, settings) if len(states) > 1 else []
+    rows = class_rows(model, pairs, source, settings) if len(states) > 1 else []
     for number, (site, here) in enumerate(states.items()):
         sides = {"positive": here.positive, "negative": here.negative}
         now = _changed(model, rows, site, found, settings) if found else sides[source]
@@ -155,7 +155,8 @@ def check_spread(source: Tensor, site: Site, name: str) -> None:
         )
 
 
-def _rows(model: Model, pairs: PairSet, side: Side, settings: ReadSettings) -> list[Row]:
+def class_rows(model: Model, pairs: PairSet, side: Side, settings: ReadSettings) -> list[Row]:
+    """The prompts of a class with their responses."""
     tokenised = tokenise_pairs(
         model.chat,
         pairs,
