@@ -120,11 +120,11 @@ def best_threshold(positive: Tensor, negative: Tensor, *, both_sides: bool = Fal
     high = (positive.double()[:, None] > middles).double().mean(dim=0)
     low = (negative.double()[:, None] <= middles).double().mean(dim=0)
     accuracy = (high + low) / 2
-    options = [(accuracy, 1)] + ([(1 - accuracy, -1)] if both_sides else [])
-    best = max((float(scores.max()), side) for scores, side in options)
-    scores = dict((side, scores) for scores, side in options)[best[1]]
-    index = int(torch.where(scores >= best[0] - 1e-12, gaps, -1.0).argmax())
-    return Threshold(float(middles[index]), best[1], best[0])
+    side = -1 if both_sides and float(1 - accuracy.min()) > float(accuracy.max()) else 1
+    scores = accuracy if side > 0 else 1 - accuracy
+    best = float(scores.max())
+    index = int(torch.where(scores >= best - 1e-12, gaps, -1.0).argmax())
+    return Threshold(float(middles[index]), side, best)
 
 
 def condition_direction(positive: Tensor, negative: Tensor, how: str) -> Tensor:

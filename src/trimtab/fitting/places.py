@@ -17,12 +17,11 @@ SITES = ("resid_post", "norm_out")
 
 
 @dataclass(frozen=True)
-class ReadSettings:
-    """What a closed form has to be told that is not told its layer, or takes several.
+class CommonSettings:
+    """What every method has to be told that takes several layers, or finds its places by itself.
 
     Args:
         positions: Which tokens are edited: all, prompt, response, last, f<N>+l<M>.
-        reading: What of a row is learnt from, see `ClosedSettings`.
         max_response_tokens: Cut responses to this many tokens; None = whole.
         truncate: Cut responses that do not fit the context instead of refusing them.
         seed: Seeds whatever is drawn.
@@ -32,18 +31,34 @@ class ReadSettings:
     """
 
     positions: str = "all"
-    reading: str = "mean"
     max_response_tokens: int | None = None
     truncate: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:
-        _ = self.closed
+        _ = self.closed("tokens")
 
-    @property
-    def closed(self) -> ClosedSettings:
-        """The same as settings of a closed form, whose layer means nothing."""
-        return ClosedSettings(0, self.positions, self.reading, self.max_response_tokens, self.truncate, self.seed)
+    def closed(self, reading: str) -> ClosedSettings:
+        """The same as settings of a closed form that reads in one way, whose layer means nothing."""
+        return ClosedSettings(0, self.positions, reading, self.max_response_tokens, self.truncate, self.seed)
+
+
+@dataclass(frozen=True)
+class ReadSettings(CommonSettings):
+    """The same of a method that reads both classes in one way.
+
+    Args:
+        reading: What of a row is learnt from, see `ClosedSettings`.
+
+    Raises:
+        InputError: A setting outside its range.
+    """
+
+    reading: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.closed(self.reading)
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:

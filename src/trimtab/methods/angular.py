@@ -93,7 +93,7 @@ def fit_angular(model: Model, pairs: PairSet, settings: AngularSettings, options
     """
     began = time.monotonic()
     sites, reason = places(model, settings.sites, range(model.n_blocks))
-    read = closed_states("angular", model, pairs, settings.closed, options, sites)
+    read = closed_states("angular", model, pairs, settings.closed(settings.reading), options, sites)
     states = [read[site] for site in sites]
     units, where = candidates(states)
     plane = agreed_plane(units)
@@ -122,7 +122,7 @@ def class_angle(states: list[ClassStates], where: list[int], plane: Tensor, *, i
 
 ANGULAR = Method(
     name="angular",
-    family="closed-form",
+    family="rotation",
     paper="arXiv 2510.26243",
     summary="turn every state's part in one plane to one angle, after every norm",
     settings=AngularSettings,

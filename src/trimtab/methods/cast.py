@@ -30,9 +30,9 @@ from typing import NamedTuple
 from trimtab.data import PairSet
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
-from trimtab.fitting.closed import ClosedSettings, closed_states, closed_vector
+from trimtab.fitting.closed import closed_states, closed_vector
 from trimtab.fitting.gating import Threshold, best_threshold, condition_direction, similarities
-from trimtab.fitting.places import ReadSettings, check_choice
+from trimtab.fitting.places import CommonSettings, check_choice
 from trimtab.fitting.settings import check_number, checked_layers
 from trimtab.fitting.states import ClassStates
 from trimtab.methods.method import Method
@@ -46,11 +46,10 @@ CONDITIONS = ("pca", "mean")
 
 
 @dataclass(frozen=True)
-class CastSettings(ReadSettings):
+class CastSettings(CommonSettings):
     """Settings of conditional activation steering.
 
     Args:
-        reading: Has no say: the condition reads prompts, and the child as it does by default.
         layer: 0-based block whose output is edited, or several.
         child: Whose edit it is: `diffmean` or `linear-act`.
         condition: How its direction is found: `pca` or `mean`.
@@ -108,9 +107,8 @@ def fit_cast(model: Model, pairs: PairSet, settings: CastSettings, options: FitO
             differ or cannot be told apart, or whatever the child refuses.
     """
     began = time.monotonic()
-    reading = ClosedSettings(0, settings.positions, "prompt", settings.max_response_tokens, settings.truncate)
     sites = [Site(layer) for layer in settings.candidates]
-    read = closed_states("cast", model, pairs, reading, options, sites)
+    read = closed_states("cast", model, pairs, settings.closed("prompt"), options, sites)
     found = fit_condition([read[site] for site in sites], settings.condition, settings.similarity)
     edits: list[Edit] = []
     directions: dict[str, tuple[int, ...]] = {}
@@ -165,7 +163,7 @@ def fit_condition(states: Sequence[ClassStates], how: str, kind: str) -> FittedC
 
 CAST = Method(
     name="cast",
-    family="closed-form",
+    family="gated",
     paper="arXiv 2409.05907",
     summary="another method's edit, for rows alone whose prompt meets a condition",
     settings=CastSettings,

@@ -38,6 +38,7 @@ from trimtab.methods.method import Method
 from trimtab.methods.wrapped import check_child, child_edits, gated
 from trimtab.models import Model
 from trimtab.steering import Edit, ProjectionGate, Site, SteeringVector
+from trimtab.steering.content import JSON
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def fit_dsas(model: Model, pairs: PairSet, settings: DsasSettings, options: FitO
     """
     began = time.monotonic()
     sites = [Site(layer) for layer in settings.layers]
-    read = closed_states("dsas", model, pairs, settings.closed, options, sites)
+    read = closed_states("dsas", model, pairs, settings.closed(settings.reading), options, sites)
     probes, accuracies = layer_probes([read[site] for site in sites], settings)
     edits: list[Edit] = []
     directions: dict[str, tuple[int, ...]] = {}
@@ -95,7 +96,7 @@ def fit_dsas(model: Model, pairs: PairSet, settings: DsasSettings, options: FitO
         directions[way] = tuple(range(len(edits), len(edits) + len(of_way)))
         sign = 1.0 if way == "suppress" else -1.0
         edits += [gated(edit, probe_gate(probes[edit.intervention.site], sign)) for edit in of_way]
-    figures = {"accuracy": {str(site): round(value, 4) for site, value in accuracies.items()}}
+    figures: dict[str, JSON] = {"accuracy": {str(site): round(value, 4) for site, value in accuracies.items()}}
     return closed_vector("dsas", model, pairs, settings, tuple(edits), directions, began, figures)
 
 
@@ -133,7 +134,7 @@ def probe_gate(probe: Probe, sign: float) -> ProjectionGate:
 
 DSAS = Method(
     name="dsas",
-    family="closed-form",
+    family="gated",
     paper="arXiv 2512.03661",
     summary="another method's edit, scaled a token by how much it looks like the class that is to change",
     settings=DsasSettings,

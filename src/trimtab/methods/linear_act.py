@@ -72,7 +72,7 @@ def fit_linear_act(model: Model, pairs: PairSet, settings: LinearActSettings, op
     """
     began = time.monotonic()
     sites, reason = places(model, settings.sites, settings.layers)
-    read = closed_states("linear-act", model, pairs, settings.closed, options, sites)
+    read = closed_states("linear-act", model, pairs, settings.closed(settings.reading), options, sites)
     states = {site: read[site] for site in sites}
     elicit = sequential_maps(model, pairs, states, "negative", settings.map, settings, options.progress)
     suppress = sequential_maps(model, pairs, states, "positive", settings.map, settings, options.progress)
@@ -91,7 +91,7 @@ def map_edits(maps: Mapping[Site, DiagonalMap], positions: str) -> list[Edit]:
 
 LINEAR_ACT = Method(
     name="linear-act",
-    family="closed-form",
+    family="map",
     paper="arXiv 2410.23054",
     summary="an affine map a feature that carries one class's states onto the other's",
     settings=LinearActSettings,

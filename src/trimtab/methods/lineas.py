@@ -74,7 +74,9 @@ class LineasSettings(ReadSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.reading == "tokens":
-            raise InputError("reading is 'tokens'; lineas compares one state a row: take mean, prompt, response or last")
+            raise InputError(
+                "reading is 'tokens'; lineas compares one state a row: take mean, prompt, response or last"
+            )
         check_choice("sites", self.sites, SITES)
         check_choice("optimiser", self.optimiser, OPTIMISERS)
         for name in ("steps", "batch_size"):
@@ -117,7 +119,7 @@ def fit_lineas(model: Model, pairs: PairSet, settings: LineasSettings, options: 
     """
     began = time.monotonic()
     sites, reason = places(model, settings.sites, settings.blocks(model.n_blocks))
-    read = closed_states("lineas", model, pairs, settings.closed, options, sites)
+    read = closed_states("lineas", model, pairs, settings.closed(settings.reading), options, sites)
     states = [read[site] for site in sites]
     ways: tuple[tuple[str, Side], ...] = (("elicit", "negative"), ("suppress", "positive"))
     found = {way: _trained(model, pairs, states, source, settings, options) for way, source in ways}
@@ -180,7 +182,7 @@ def _maps(sites: tuple[Site, ...], maps: TrainedMaps) -> dict[Site, DiagonalMap]
 
 LINEAS = Method(
     name="lineas",
-    family="closed-form",
+    family="map",
     paper="arXiv 2503.10679",
     summary="affine maps at all norms, trained together to match the classes' distributions",
     settings=LineasSettings,

@@ -94,7 +94,7 @@ def fit_selective(model: Model, pairs: PairSet, settings: SelectiveSettings, opt
     """
     began = time.monotonic()
     sites, reason = places(model, settings.sites, range(model.n_blocks))
-    read = closed_states("selective", model, pairs, settings.closed, options, sites)
+    read = closed_states("selective", model, pairs, settings.closed(settings.reading), options, sites)
     states = [read[site] for site in sites]
     units, _ = candidates(states)
     plane = agreed_plane(units)
@@ -168,7 +168,7 @@ def _centres(
     if settings.neutral is None:
         return None
     neutral = load_pairs(settings.neutral)
-    read = closed_states("selective", model, neutral, settings.closed, options, sites)
+    read = closed_states("selective", model, neutral, settings.closed(settings.reading), options, sites)
     return {site: read[site].negative_mean for site in sites}
 
 
@@ -189,7 +189,7 @@ def _angle(states: Sequence[ClassStates], plane: Tensor) -> float:
 
 SELECTIVE = Method(
     name="selective",
-    family="closed-form",
+    family="rotation",
     paper="arXiv 2601.19375",
     summary="turn states in one plane by one angle, after the norms where the classes lie on opposite sides",
     settings=SelectiveSettings,

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from trimtab.data import PairSet
 from trimtab.errors import InputError
 from trimtab.fitting import FitOptions
-from trimtab.fitting.places import ReadSettings, check_choice
+from trimtab.fitting.places import CommonSettings, check_choice
 from trimtab.fitting.settings import build_settings
 from trimtab.methods.diffmean import DIFFMEAN
 from trimtab.methods.linear_act import LINEAR_ACT
@@ -29,7 +29,7 @@ def check_child(name: object) -> None:
 
 
 def child_edits(
-    name: str, model: Model, pairs: PairSet, layers: Sequence[int], settings: ReadSettings, options: FitOptions
+    name: str, model: Model, pairs: PairSet, layers: Sequence[int], settings: CommonSettings, options: FitOptions
 ) -> dict[str, list[Edit]]:
     """For each direction the edits of a child at the given layers, in order of execution.
 

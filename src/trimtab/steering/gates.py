@@ -225,7 +225,6 @@ GATES: Mapping[str, type[Always] | type[ProjectionGate] | type[PromptGate]] = {
 }
 
 
-
 def build_gate(kind: str, tensors: Mapping[str, Tensor], settings: Mapping[str, float]) -> Gate:
     """The gate of the given kind from its stored parts.
 
