@@ -277,6 +277,7 @@ class TestTogether:
             is_set = (states @ b + 5).abs() < 1e-3
             assert bool(is_set.all()) == met[row]
 
+    @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
     def test_gradients_reach_the_model_and_a_block_run_twice_is_read_once(self):
         hf, _ = tiny_model("llama", seed=0)
         gate = gate_between("llama", unit(seed=7))[0]

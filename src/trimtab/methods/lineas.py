@@ -10,6 +10,11 @@ A row is the mean over a prompt with its response; the target's rows come from t
 model with all maps at work. `elicit` carries negative states onto positive ones, `suppress`, trained by itself, the
 other way round. The pairs' pairing is not used.
 
+The loss compares sorted values, so nothing keeps w positive: where means are far apart, training may end at the
+mirrored map -s2/s1, which is as good for the loss and turns the order of states round. And Adam's steps do not get
+shorter with the gradient, so that with it the penalty chooses features and hardly shrinks those that stay; with `sgd`
+it is the minimum of loss + penalty.
+
 Shapes: d hidden, m sites.
 
 Deviations: Adam for 100 steps of 8 rows at 0.02 (published: 1000 steps of Adam at 0.001 in the code, of SGD at 0.1 in
