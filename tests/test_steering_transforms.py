@@ -8,7 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import InputError
-from trimtab.steering import Ablate, Add, Affine, Clamp, NullOut, ProjectionGate, probe_directions
+from trimtab.steering import (
+    Ablate,
+    Add,
+    AddKeepNorm,
+    Affine,
+    Clamp,
+    Edit,
+    FeatureClamp,
+    Intervention,
+    LowRank,
+    ModelCard,
+    NullOut,
+    ProjectionGate,
+    PromptGate,
+    RotateBy,
+    RotateTo,
+    Site,
+    SteeringVector,
+    probe_directions,
+)
 from trimtab.steering.checks import MAX_CONDITION, check_gram
 from trimtab.steering.transforms import TRANSFORMS, build_transform
 
@@ -143,6 +162,153 @@ class TestAffine:
         assert Affine(a[0], b)(h).allclose(Affine(torch.diag(a[0]), b)(h), atol=1e-5)
 
 
+turns = st.sampled_from([-400.0, -180.0, -33.0, 0.0, 1e-3, 45.0, 90.0, 179.0, 180.0, 350.0])
+
+
+def radians(degrees):
+    return torch.tensor(math.radians(degrees))
+
+
+def in_plane(plane, h):
+    """Angle and length of the part of h that lies in the plane, and the rest."""
+    inside = h @ plane.double().T
+    return torch.atan2(inside[..., 1], inside[..., 0]), inside.norm(dim=-1), h - inside @ plane.double()
+
+
+def apart(a, b):
+    """How far two angles are from each other, the shorter way."""
+    return torch.atan2(torch.sin(a - b), torch.cos(a - b)).abs()
+
+
+class TestRotateTo:
+    @many
+    @given(seeds, widths, turns, scales)
+    def test_every_state_gets_the_angle_and_keeps_norm_and_the_rest(self, seed, width, degrees, scale):
+        rotate = RotateTo(orthonormal(seed, 2, width), radians(degrees))
+        h = random(seed + 1, 5, width, scale=scale)
+        out = rotate(h)
+        before, after = in_plane(rotate.plane, h), in_plane(rotate.plane, out)
+        assert apart(after[0], rotate.angle.double()).max() < 1e-5
+        assert torch.allclose(after[1], before[1], rtol=1e-5)
+        assert torch.allclose(after[2], before[2], rtol=0, atol=1e-5 * scale)
+        assert torch.allclose(out.norm(dim=-1), h.norm(dim=-1), rtol=1e-5)
+
+    @many
+    @given(seeds, widths, turns, turns)
+    def test_the_last_one_wins(self, seed, width, first, second):
+        plane, h = orthonormal(seed, 2, width), random(seed + 1, 5, width)
+        a, b = RotateTo(plane, radians(first)), RotateTo(plane, radians(second))
+        assert torch.allclose(b(a(h)), b(h), rtol=0, atol=1e-5)
+
+    def test_the_angle_0_is_not_the_identity_and_yet_keeps_the_norm(self):
+        """What "Proposition 1" of arXiv 2601.19375 takes for a broken norm."""
+        rotate, h = RotateTo(orthonormal(0, 2, 8), radians(0.0)), random(1, 50, 8)
+        assert (rotate(h) - h).norm(dim=-1).min() > 1e-3
+        assert torch.allclose(rotate(h).norm(dim=-1), h.norm(dim=-1), rtol=1e-6)
+
+    def test_a_state_outside_the_plane_stays(self):
+        rotate = RotateTo(torch.eye(4)[:2], radians(77.0))
+        h = torch.tensor([[0.0, 0.0, 1.0, 2.0]])
+        assert torch.equal(rotate(h), h)
+
+
+class TestRotateBy:
+    def matrix(self, rotate):
+        return rotate(torch.eye(rotate.width, dtype=torch.float64)).T
+
+    @many
+    @given(seeds, widths, turns)
+    def test_is_orthogonal_and_the_formula(self, seed, width, degrees):
+        rotate = RotateBy(orthonormal(seed, 2, width), radians(degrees))
+        r, (b1, b2) = self.matrix(rotate), rotate.plane.double()
+        eye, a = torch.eye(width, dtype=torch.float64), rotate.angle.double()
+        p = torch.outer(b1, b1) + torch.outer(b2, b2)
+        wanted = eye - p + a.cos() * p + a.sin() * (torch.outer(b2, b1) - torch.outer(b1, b2))
+        assert torch.allclose(r, wanted, rtol=0, atol=1e-5)
+        assert torch.allclose(r @ r.T, eye, rtol=0, atol=1e-5)
+        assert torch.linalg.det(r) == pytest.approx(1, abs=1e-5)
+
+    @many
+    @given(seeds, widths, turns, turns)
+    def test_turns_add_up_and_leave_the_rest_alone(self, seed, width, first, second):
+        plane, h = orthonormal(seed, 2, width), random(seed + 1, 5, width)
+        a, b, both = (RotateBy(plane, radians(x)) for x in (first, second, first + second))
+        assert torch.allclose(b(a(h)), both(h), rtol=0, atol=1e-5)
+        assert torch.allclose(in_plane(a.plane, a(h))[2], in_plane(a.plane, h)[2], rtol=0, atol=1e-6)
+        before, after = in_plane(a.plane, h)[0], in_plane(a.plane, a(h))[0]
+        assert apart(after - before, a.angle.double()).max() < 1e-4
+
+    @many
+    @given(seeds, widths)
+    def test_no_turn_is_the_identity_and_so_is_a_whole_one(self, seed, width):
+        plane, h = orthonormal(seed, 2, width), random(seed + 1, 5, width)
+        assert torch.equal(RotateBy(plane, radians(0.0))(h), h)
+        assert torch.allclose(RotateBy(plane, radians(360.0))(h), h, rtol=0, atol=1e-5)
+
+    @many
+    @given(seeds, turns, st.sampled_from([-2.0, 0.0, 0.5, 1.0, 3.0]))
+    def test_the_multiplier_scales_the_angle(self, seed, degrees, multiplier):
+        for kind in (RotateBy, RotateTo):
+            turned = kind(orthonormal(seed, 2, 6), radians(degrees)).scaled(multiplier)
+            assert turned.angle == pytest.approx(multiplier * math.radians(degrees), rel=1e-6)
+
+
+class TestAddKeepNorm:
+    @many
+    @given(seeds, widths, scales, scales)
+    def test_keeps_every_norm_and_points_where_the_sum_points(self, seed, width, scale, size):
+        v, h = random(seed, width, scale=size), random(seed + 1, 6, width, scale=scale)
+        out, moved = AddKeepNorm(v)(h), h + v.float().double()
+        assert torch.allclose(out.norm(dim=-1), h.norm(dim=-1), rtol=1e-9)
+        assert torch.allclose(torch.nn.functional.cosine_similarity(out, moved, dim=-1), torch.ones(6).double())
+
+    @many
+    @given(seeds, widths)
+    def test_nothing_added_is_the_identity(self, seed, width):
+        h = random(seed, 6, width)
+        assert torch.allclose(AddKeepNorm(random(seed + 1, width)).scaled(0.0)(h), h, rtol=1e-12)
+
+    def test_a_sum_of_0_leaves_the_state(self):
+        h = torch.tensor([[1.0, -2.0, 3.0], [1.0, 1.0, 1.0]])
+        out = AddKeepNorm(-h[0])(h)
+        assert torch.equal(out[0], h[0])
+        assert torch.isfinite(out).all()
+        assert torch.equal(AddKeepNorm(-h[0])(torch.zeros(3)), torch.zeros(3))
+
+
+class TestFeatureClamp:
+    def autoencoder(self, seed, width, threshold, features=9):
+        e, d = random(seed, features, width), random(seed + 1, features, width)
+        return e.float().double(), random(seed + 2, features).float().double(), d.float().double(), threshold
+
+    @many
+    @given(seeds, widths, st.sampled_from([0.0, 0.7]), st.sampled_from([-1.0, 0.0, 4.0]))
+    def test_sets_one_feature_and_keeps_the_error_term(self, seed, width, threshold, value):
+        e, b, d, t = self.autoencoder(seed, width, threshold)
+        h = random(seed + 3, 5, width)
+        z = h @ e.T + b
+        f = torch.where(z > t, z, 0.0)
+        error = h - f @ d
+        f[:, 2] = value
+        clamp = FeatureClamp(e[2], b[2], torch.tensor(t), d[2], torch.tensor(value))
+        assert torch.allclose(clamp(h), f @ d + error, rtol=0, atol=1e-5 * (1 + h.norm()))
+
+    @many
+    @given(seeds, widths, st.sampled_from([0.0, 0.7]))
+    def test_to_0_it_leaves_states_without_the_feature_alone(self, seed, width, threshold):
+        e, b, d, t = self.autoencoder(seed, width, threshold)
+        clamp = FeatureClamp(e[0], b[0], torch.tensor(t), d[0], torch.tensor(0.0))
+        h = random(seed + 3, 30, width)
+        off = clamp.activation(h) == 0
+        assert torch.equal(clamp(h)[off], h[off])
+        assert (clamp.activation(h)[~off] > t).all()
+
+    def test_the_multiplier_scales_the_value(self):
+        clamp = FeatureClamp(GOOD, torch.tensor(0.0), torch.tensor(0.0), GOOD, torch.tensor(3.0))
+        assert clamp.scaled(2.0).value == 6.0
+        assert torch.equal(clamp.scaled(1.0)(GOOD), clamp(GOOD))
+
+
 def test_add_adds():
     h, v = random(0, 3, 4, 8, dtype=torch.float32), random(1, 8, dtype=torch.float32)
     assert torch.equal(Add(v)(h), h + v)
@@ -237,12 +403,44 @@ class TestRefusals:
             lambda: Affine(torch.ones(2, 2, 2), GOOD),
             lambda: ProjectionGate(torch.ones(1, 2)),
             lambda: ProjectionGate(torch.ones(0)),
+            lambda: PromptGate(torch.ones(1, 2), 0, 0.0),
+            lambda: RotateTo(torch.ones(4), torch.tensor(0.0)),
+            lambda: RotateBy(torch.eye(2), torch.zeros(1)),
+            lambda: AddKeepNorm(torch.ones(2, 2)),
+            lambda: FeatureClamp(GOOD[None], torch.tensor(0.0), torch.tensor(0.0), GOOD, torch.tensor(0.0)),
         ],
     )
     def test_shapes(self, make):
         with pytest.raises(InputError) as error:
             make()
         assert any(word in one_line(error) for word in ("shape", "directions"))
+
+    def test_planes_and_features(self):
+        zero = torch.tensor(0.0)
+        with pytest.raises(InputError, match="orthonormal; their products are off by 2"):
+            RotateTo(torch.ones(2, 2), zero)
+        with pytest.raises(InputError, match="a plane has 2 rows, not 3"):
+            RotateBy(torch.eye(3), zero)
+        with pytest.raises(InputError, match="width 2 and its decoder 3"):
+            FeatureClamp(GOOD, zero, zero, torch.ones(3), zero)
+        with pytest.raises(InputError, match="at least 0"):
+            FeatureClamp(GOOD, zero, torch.tensor(-1.0), GOOD, zero)
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"direction": torch.zeros(2)}, "condition direction is zero"),
+            ({"direction": torch.tensor([NAN, 1.0])}, "NaN or infinite"),
+            ({"threshold": INF}, "NaN or infinite"),
+            ({"side": 0}, r"side of a prompt gate is 0; allowed: \(1, -1\)"),
+            ({"similarity": 3}, r"similarity of a prompt gate is 3"),
+            ({"layer": -1}, "negative"),
+            ({"layer": 1.5}, "must be a block number"),
+        ],
+    )
+    def test_conditions(self, given, said):
+        with pytest.raises(InputError, match=said):
+            PromptGate(**{"direction": GOOD, "layer": 0, "threshold": 0.0} | given)
 
     def test_more_directions_than_dimensions(self):
         with pytest.raises(InputError, match="nearly parallel"):
@@ -275,9 +473,20 @@ def test_the_gram_inverse_is_the_inverse(seed, rank):
     assert (check_gram("w", w) @ w @ w.T - torch.eye(rank)).abs().max() < 1e-9
 
 
+def one_of_each(w):
+    """Every kind of transform, of rows (2, 6)."""
+    plane = orthonormal(4, 2, 6)
+    return (
+        *(Add(w[0]), AddKeepNorm(w[0]), Clamp(w, w[0, :2]), Ablate(w), NullOut(w[0], w[0, 0]), Affine(w[0], w[1])),
+        *(LowRank(plane, w, w[0, :2]), RotateTo(plane, w[0, 0]), RotateBy(plane, w[0, 1])),
+        FeatureClamp(w[0], w[1, 0], w[1, 1].abs(), w[1], w[0, 2]),
+    )
+
+
 def test_every_kind_is_read_back_from_its_tensors():
     w = random(0, 2, 6)
-    for transform in (Add(w[0]), Clamp(w, w[0, :2]), Ablate(w), NullOut(w[0], w[0, 0]), Affine(w[0], w[1])):
+    assert {transform.kind for transform in one_of_each(w)} == {*TRANSFORMS}
+    for transform in one_of_each(w):
         again = build_transform(transform.kind, transform.tensors())
         assert type(again) is type(transform) is TRANSFORMS[transform.kind]
         assert (again.width, again.rank) == (transform.width, transform.rank)
@@ -296,3 +505,25 @@ def test_directions_to_read():
         assert probe_directions(transform).allclose(w[:1] / w[0].norm())
     with pytest.raises(InputError, match="no direction to read"):
         probe_directions(Affine(w[0], w[1]))
+
+
+def test_every_kind_survives_saving(tmp_path):
+    edits = []
+    for transform in one_of_each(random(0, 2, 6)):
+        gate = (
+            PromptGate(random(1, 6), 1, 0.1 + 0.2, -1, 2)
+            if transform.kind == "rotate_by"
+            else ProjectionGate(torch.arange(6.0))
+        )
+        scales = "transform" if transform.kind.startswith(("rotate", "feature")) else "strength"
+        edits.append(Edit(Intervention(Site(1), transform, gate=gate), scales=scales))
+    vector = SteeringVector("made", ModelCard("m", 6, 2), tuple(edits))
+    vector.save(tmp_path / "v")
+    again = SteeringVector.load(tmp_path / "v")
+    assert again.content_hash == vector.content_hash
+    for edit, read in zip(vector.edits, again.edits, strict=True):
+        first, second = (e.resolve("elicit", 0.7, "gap") for e in (edit, read))
+        h = random(3, 9, 6)
+        assert torch.equal(first.transform(h), second.transform(h))
+        assert first.gate.settings() == second.gate.settings()
+        assert type(first.gate) is type(second.gate)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import InputError
+from trimtab.models.conditions import Condition, ConditionReader, conditioned
 from trimtab.models.families import HookPoint, head_slice, hook_point
 from trimtab.models.layout import Layout, find_layout, state_of, with_state
 from trimtab.models.rows import Forward, RowTracker, repeat_rows
-from trimtab.steering import Intervention, Site, SiteEdit, Steering, SteeringVector
+from trimtab.steering import Intervention, PromptGate, Site, SiteEdit, Steering, SteeringVector
 
 Row = Steering | SteeringVector | None
 
@@ -62,7 +63,8 @@ def steer(
         check_size(steering, layout)
     plan = Plan.build([resolved[id(entry)] for entry in entries], everywhere=single)
     points = {site: hook_point(layout.blocks[site.layer], site, layout.model_type) for site in plan.sites}
-    refuse_compiled(hf, [layout.stack, *(point.module for point in points.values())])
+    hooked = [*(point.module for point in points.values()), *(layout.blocks[layer] for layer in plan.conditions)]
+    refuse_compiled(hf, [layout.stack, *hooked])
     prefixes = [group.steering.prefix_ids for group in plan.groups]
     tracker = RowTracker(layout.stack, layout.model.get_input_embeddings(), prefixes, prompt_lengths)
     with ExitStack() as undo:
@@ -103,6 +105,12 @@ def check_size(steering: Steering | None, layout: Layout) -> None:
             raise InputError(
                 f"{steering.label} at {site} has width {width}, the model's hidden size is {layout.hidden_size}; "
                 "fit a vector for this model"
+            )
+        gate = intervention.gate
+        if isinstance(gate, PromptGate) and len(gate.direction) != layout.hidden_size:
+            raise InputError(
+                f"{steering.label} has a condition of width {len(gate.direction)}, the model's hidden size is "
+                f"{layout.hidden_size}; fit a vector for this model"
             )
     for name, made, has in (
         ("hidden size", steering.hidden_size, layout.hidden_size),
@@ -181,6 +189,16 @@ class Plan:
         found = {i.site for group in self.groups for i in group.steering.interventions}
         return tuple(sorted(found, key=str))
 
+    @property
+    def conditions(self) -> Mapping[int, Sequence[Condition]]:
+        """By block whose output they read: every condition that somebody's steering depends on."""
+        found: dict[int, dict[Condition, None]] = {}
+        for group in self.groups:
+            for gate in (i.gate for i in group.steering.interventions):
+                if isinstance(gate, PromptGate):
+                    found.setdefault(gate.layer, {})[gate, group.steering.prefix_ids] = None
+        return {layer: tuple(conditions) for layer, conditions in found.items()}
+
 
 @dataclass(eq=False)
 class _SiteHook:
@@ -257,7 +275,7 @@ class _SiteHook:
         if width != state.shape[-1]:
             raise InputError(f"{steering.label} at {self.site} has width {width}, the state there {state.shape[-1]}")
         edit = self._prepared(number, here, state.device)
-        masks = [forward.mask(i.positions, steering.prefix_ids) for _, i in here]
+        masks = [_tokens(i, forward, steering.prefix_ids) for _, i in here]
         masks = [mask if mask is None else mask.to(state.device) for mask in masks]
         return edit(state, [m if m is None or rows is None else m.index_select(0, rows) for m in masks])
 
@@ -281,6 +299,12 @@ class _SiteHook:
         return self._places[key]
 
 
+def _tokens(intervention: Intervention, forward: Forward, prefix_ids: tuple[int, ...]) -> Tensor | None:
+    """The tokens (b, s) of a forward that an intervention edits; None = all."""
+    mask, gate = forward.mask(intervention.positions, prefix_ids), intervention.gate
+    return conditioned(forward, (gate, prefix_ids), mask) if isinstance(gate, PromptGate) else mask
+
+
 class _Enter:
     """The stack's pre-hook; its own type so that nested steering is recognised."""
 
@@ -302,6 +326,9 @@ def _hook(undo: ExitStack, layout: Layout, plan: Plan, points: Mapping[Site, Hoo
             undo.callback(point.module.register_forward_hook(hook.on_output, prepend=True).remove)
         else:
             undo.callback(point.module.register_forward_pre_hook(hook.on_input, prepend=True, with_kwargs=True).remove)
+    for layer, conditions in plan.conditions.items():  # after the edits' hooks, which makes them run before
+        reader = ConditionReader(conditions, tracker)
+        undo.callback(layout.blocks[layer].register_forward_hook(reader, prepend=True).remove)
 
 
 def _follow_generate(undo: ExitStack, model: nn.Module, tracker: RowTracker) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from trimtab.errors import InputError
+from trimtab.models.conditions import Condition, Reading
 from trimtab.models.versions import CACHE_NAMES
 from trimtab.steering import Geometry, Positions
 
@@ -35,6 +36,7 @@ class Chain:
         prompt: (b,) prompt lengths, or None when the sequence began outside the context and nobody said.
         matched: For each prefix, (b,) leading tokens that matched it so far.
         open: Prefixes that a later forward may still extend.
+        readings: What was read of the prompts for conditions on them.
     """
 
     columns: int
@@ -42,6 +44,7 @@ class Chain:
     prompt: Tensor | None
     matched: dict[Prefix, Tensor] = field(default_factory=dict)
     open: set[Prefix] = field(default_factory=set)
+    readings: dict[Condition, Reading] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -73,6 +76,9 @@ class Forward:
         index: (b, s) places of its tokens, see `Geometry`. None when one new token a row is known to come after prefix
             and prompt.
         is_certain: Whether the prompt lengths are right for a forward that continues a cache with several tokens.
+
+    Attributes:
+        read: The conditions that were read in it.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Forward:
         self.chain, self.past, self.shape, self.ids = chain, past, shape, ids
         self._index, self._is_certain = index, is_certain
         self._masks: dict[tuple[Positions, Prefix], Tensor | None] = {}
+        self.read: set[Condition] = set()
 
     def picks_none(self, positions: Positions) -> bool:
         """Whether the rule certainly picks no token of this forward (decided without looking at tensors)."""
@@ -113,10 +120,15 @@ class Forward:
         return Geometry(index, chain.matched[prefix_ids], prompt, self.ids)
 
     def _check_prompt(self, positions: Positions) -> None:
-        if positions.needs_prompt and (self.chain.prompt is None or not self._is_certain):
+        if positions.needs_prompt:
+            self.check_prompt(f"positions {str(positions)!r} need")
+
+    def check_prompt(self, what: str) -> None:
+        """Raise InputError, which begins with what needs it, unless it is known where the prompts end."""
+        if self.chain.prompt is None or not self._is_certain:
             began = "that was begun outside steer()" if self.chain.prompt is None else "with several tokens"
             raise InputError(
-                f"positions {str(positions)!r} need to know where the prompt ends, but a forward continues a cache "
+                f"{what} to know where the prompt ends, but a forward continues a cache "
                 f"{began}; use generate(), pass prompt_lengths to steer(), or run the whole prompt in one forward"
             )
 

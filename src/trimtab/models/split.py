@@ -129,6 +129,12 @@ class SplitModel:
         return self._layout.stack(input_ids=ids, use_cache=past is not None, **cache)[0]
 
     @contextmanager
+    def without_above(self, layer: int) -> Iterator[None]:
+        """For a while no block above `layer` runs, whoever runs the stack of blocks."""
+        with self._skipping(range(layer + 1, self._layout.n_blocks)):
+            yield
+
+    @contextmanager
     def _recording(self, layer: int) -> Iterator[list[Tensor]]:
         states: list[Tensor] = []
         block = self._layout.blocks[layer]

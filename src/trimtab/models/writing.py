@@ -22,7 +22,7 @@ from trimtab.models.kvcache import RoomyLayer, roomy_cache
 from trimtab.models.layout import evaluating
 from trimtab.models.sampling import GenerationProgress, GumbelSampling
 from trimtab.models.versions import CACHE
-from trimtab.steering import Steering
+from trimtab.steering import PromptGate, Steering
 
 _UNSET = (
     *("temperature", "top_k", "top_p", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size"),
@@ -130,7 +130,8 @@ class Writer:
     def _may_thin(self, prompts: Sequence[Ids], rows: Sequence[Steering | None]) -> bool:
         """Whether rows may leave this batch.
 
-        Steering that is entered with a filled cache takes it that every row's prefix is on it.
+        Steering that is entered with a filled cache takes it that every row's prefix is on it, and no longer knows
+        what the prompts were like.
         """
         config = self._hf.generation_config
         asked_for = None if config is None else config.cache_implementation
@@ -141,6 +142,7 @@ class Writer:
             and asked_for is None
             and self._hf.device.type != "mps"
             and min(map(len, prompts)) >= prefix
+            and not any(isinstance(i.gate, PromptGate) for row in rows if row is not None for i in row.interventions)
         )
 
     def _generate(

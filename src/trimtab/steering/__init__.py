@@ -1,7 +1,7 @@
 """Pure tensors: transforms, gates, positions, interventions, steering vectors and their file format."""
 
 from trimtab.steering.factors import Factors, FactorStats
-from trimtab.steering.gates import Always, Gate, ProjectionGate
+from trimtab.steering.gates import Always, Gate, ProjectionGate, PromptGate
 from trimtab.steering.intervention import Intervention, SiteEdit, Steering
 from trimtab.steering.positions import Geometry, Positions
 from trimtab.steering.site import Site
@@ -41,6 +41,7 @@ __all__ = [
     "NullOut",
     "Positions",
     "ProjectionGate",
+    "PromptGate",
     "RotateBy",
     "RotateTo",
     "Separation",

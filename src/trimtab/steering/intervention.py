@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trimtab.errors import InputError
 from trimtab.steering.checks import check_gram
-from trimtab.steering.gates import Always, Gate
+from trimtab.steering.gates import Always, Gate, PromptGate
 from trimtab.steering.positions import Positions
 from trimtab.steering.site import Site
 from trimtab.steering.transforms import Clamp, Transform
@@ -28,11 +28,12 @@ class Intervention:
         site: Where the state is read and written.
         transform: T.
         positions: Which tokens of the row are edited.
-        gate: g, read from the state before the first edit at the site.
+        gate: g, read from the state before the first edit at the site, or from the prompt at an earlier one.
         strength: s; 1 applies T as it is, 0 is the identity.
 
     Raises:
-        InputError: A strength that is not finite, or a gate of another width than the transform.
+        InputError: A strength that is not finite, a gate of another width than the transform, or one that reads the
+            prompt where the edit has been made already.
     """
 
     site: Site
@@ -48,6 +49,11 @@ class Intervention:
         if self.gate.width not in (None, self.transform.width):
             raise InputError(
                 f"a gate of width {self.gate.width} cannot read states of width {self.transform.width} at {self.site}"
+            )
+        if isinstance(self.gate, PromptGate) and not _is_before(self.gate.site, self.site):
+            raise InputError(
+                f"a condition read at {self.gate.site} is not known yet at {self.site}; read it at the output of an "
+                "earlier block, or where the edit is made"
             )
 
     def to(self, device: torch.device) -> Intervention:
@@ -108,6 +114,11 @@ class Steering:
             label=f"{self.label} + {other.label}",
             template_fingerprint=next(iter(fingerprints), None),
         )
+
+
+def _is_before(read: Site, edited: Site) -> bool:
+    """Whether a block's output is there when a site is edited; at one and the same site it is read first."""
+    return read == edited or read.layer < edited.layer
 
 
 def _joint_inverse(interventions: Sequence[Intervention], name: str) -> Tensor | None:
@@ -191,8 +202,11 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _amount(intervention: Intervention, x: Tensor, mask: Tensor | None) -> Tensor | None:
-    """s * g(h) on the masked tokens, (b, s); None stands for 1 everywhere."""
-    if isinstance(intervention.gate, Always):
+    """s * g(h) on the masked tokens, (b, s); None stands for 1 everywhere.
+
+    What a gate read from the prompt is in the mask.
+    """
+    if isinstance(intervention.gate, (Always, PromptGate)):
         if mask is None:
             return None if intervention.strength == 1.0 else x.new_full(x.shape[:-1], intervention.strength)
         return mask.to(x.dtype) * intervention.strength

@@ -14,6 +14,7 @@ from trimtab.errors import InputError
 from trimtab.steering.checks import check_ids
 from trimtab.steering.content import JSON, content_hash
 from trimtab.steering.factors import DIRECTIONS, Factors, check_direction, check_multiplier
+from trimtab.steering.gates import PromptGate
 from trimtab.steering.intervention import Intervention, Steering
 from trimtab.steering.transforms import Clamp, Scalable
 
@@ -160,6 +161,11 @@ class SteeringVector:
             if site.kind in RESIDUAL_WIDTH and width != self.model.hidden_size:
                 raise InputError(
                     f"a tensor of width {width} at {site} does not fit hidden size {self.model.hidden_size}"
+                )
+            gate = edit.intervention.gate
+            if isinstance(gate, PromptGate) and len(gate.direction) != self.model.hidden_size:
+                raise InputError(
+                    f"a condition of width {len(gate.direction)} does not fit hidden size {self.model.hidden_size}"
                 )
 
     def elicit(self, multiplier: float | None = None, scale: str = "gap") -> Steering:
