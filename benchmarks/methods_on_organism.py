@@ -37,7 +37,7 @@ from benchmarks import harness
 if TYPE_CHECKING:
     import trimtab as tt
     from trimtab.data import PairSet
-    from trimtab.methods.steerable import Steerable
+    from trimtab.steering import SteeringVector
 
 CONCEPTS = ("refusal", "sea", "music", "weather", "past-tense", "first-person", "plural", "hearsay", "upper-case")
 """The refusal; three concepts that insert sentences; five that rewrite every sentence."""
@@ -171,21 +171,15 @@ def judge_concept(concept: str, methods: Sequence[str]) -> dict[str, float]:
     from trimtab.evaluation.traits import Task
     from trimtab.fitting.held_out import Split
     from trimtab.fitting.search import Search
-    from trimtab.methods.steerable import Baseline
-    from trimtab.steering import SteeringVector
 
     model, (train, held) = organism(), pairs_of(concept)
     began = time.perf_counter()
     vectors: dict[str, dict[int, SteeringVector]] = {}
-    chosen: dict[str, Steerable] = {}
     for name in methods:
         loaded = _loaded(name, concept)
-        if all(isinstance(one, SteeringVector) for one in loaded.values()) and loaded:
-            vectors[name] = {layer: one for layer, one in loaded.items() if isinstance(one, SteeringVector)}
-        for one in loaded.values():
-            if isinstance(one, Baseline):
-                chosen[name] = one
-    chosen |= Search(model, Split(train, held)).best_of(vectors)
+        if loaded:
+            vectors[name] = loaded
+    chosen = Search(model, Split(train, held)).best_of(vectors)
     searched = time.perf_counter() - began
     task = Task.of(concept, JUDGED)
     unrelated = Unrelated.of(model, concept, UNRELATED)
@@ -201,33 +195,24 @@ def judge_concept(concept: str, methods: Sequence[str]) -> dict[str, float]:
     return {"search": searched, "all": time.perf_counter() - began}
 
 
-def _loaded(name: str, concept: str) -> dict[int, Any]:
+def _loaded(name: str, concept: str) -> dict[int, SteeringVector]:
     from trimtab.steering import SteeringVector
 
-    found: dict[int, Any] = {}
+    found: dict[int, SteeringVector] = {}
     for place in (*map(str, LAYERS), "once"):
         path = folder(name, concept, place)
         if path.is_dir():
             layer = -1 if place == "once" else int(place)
-            found[layer] = SteeringVector.load(path) if (path / "steering_config.json").is_file() else _baseline(path)
+            found[layer] = SteeringVector.load(path)
     return found
 
 
-def _baseline(path: Path) -> Any:
-    import trimtab
-
-    return trimtab.load_steerable(path)
-
-
-def _record(steerable: Steerable, result: Any) -> dict[str, Any]:
-    from trimtab.steering import SteeringVector
-
+def _record(vector: SteeringVector, result: Any) -> dict[str, Any]:
     record: dict[str, Any] = {"rows": {way: _measured(row) for way, row in result.rows.items()}}
     for way, values in result.unrelated.items():
         record["rows"][way]["unrelated_kl"] = list(values)
-    if isinstance(steerable, SteeringVector):
-        record["layers"] = sorted({edit.intervention.site.layer for edit in steerable.edits})
-        record["multipliers"] = dict(steerable.multipliers)
+    record["layers"] = sorted({edit.intervention.site.layer for edit in vector.edits})
+    record["multipliers"] = dict(vector.multipliers)
     return record
 
 

@@ -51,4 +51,9 @@ def with_thoughts(model: Model, folder: Path) -> tuple[PairSet, dict[str, Any]]:
     return PairSet(pairs), {"boundary": "."}
 
 
-INPUTS = {"sae": with_autoencoder, "refusal-direction": with_openings, "seal": with_thoughts}
+def with_any_layer(model: Model, folder: Path) -> tuple[PairSet, dict[str, Any]]:
+    """No layer of a random model tells the classes apart."""
+    return PAIRS, {"accuracy": 0.0}
+
+
+INPUTS = {"dsas": with_any_layer, "sae": with_autoencoder, "refusal-direction": with_openings, "seal": with_thoughts}

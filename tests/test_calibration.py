@@ -389,13 +389,28 @@ class TestFit:
         assert vector.multipliers == {}
         assert "no multiplier" in caplog.text
 
-    @pytest.mark.parametrize("method", ["cdas", "das", "kldas", "pdas", "cdas-loreft", "diffmean", "lda", "lang"])
+    @pytest.mark.parametrize("method", ["cdas", "das", "kldas", "pdas", "cdas-loreft", "diffmean"])
     def test_auto_picks_a_layer_for_every_kind_of_method(self, model, method, told_apart):
         short = {"epochs": 1} if "epochs" in {field.name for field in fields(METHODS[method].settings)} else {}
         vector = tt.fit(method, model, numbered(12), layer="auto", **short)
         trials = vector.provenance["layers"]
         assert {entry["layer"] for entry in trials} == {0, 1, 2}
         assert vector.edits[0].intervention.site.layer in {entry["layer"] for entry in trials}
+
+    def test_several_methods_chosen_together_are_what_each_is_alone(self, model, told_apart):
+        pairs = numbered(4)
+        fits = {
+            name: {layer: tt.fit(name, model, pairs, layer=layer, calibrate=False) for layer in layers}
+            for name, layers in {"diffmean": (0, 2), "lda": (1,)}.items()
+        }
+        together = Search(model, Split(pairs, pairs)).best_of(fits)
+        for name, by_layer in fits.items():
+            (alone,) = Search(model, Split(pairs, pairs)).best_of({name: by_layer}).values()
+            assert together[name].multipliers == alone.multipliers
+            assert together[name].content_hash == alone.content_hash
+        (single,) = fits["lda"].values()
+        assert together["lda"].multipliers == Search(model, Split(pairs, pairs)).calibrated(single).multipliers
+        assert Search(model, Split(pairs, pairs)).best_of({}) == {}
 
     def test_the_command_line_takes_the_same_words_for_a_layer(self):
         assert tuple(AUTO) == options.AUTO
