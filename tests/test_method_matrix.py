@@ -211,3 +211,39 @@ class TestEveryMethodOnce:
             pytest.raises(InputError, match="steered"),
         ):
             tt.fit(method, model, pairs, **settings)
+
+
+@pytest.mark.parametrize("method", [name for name in VECTORS if METHODS[name].places == "layer"])
+def test_layers_that_share_their_forwards_give_what_each_gives_alone(method, folder):
+    model = model_of("llama")
+    pairs, settings = inputs(method, model, folder)
+    alone = {name: value for name, value in settings.items() if name not in ("layer", "calibrate")}
+    together = tt.fit_layers(method, model, pairs, layers=(0, 2), **alone)
+    assert list(together) == [0, 2]
+    for layer, vector in together.items():
+        single = tt.fit(method, model, pairs, **{**settings, "layer": layer})
+        assert vector.directions == single.directions
+        for ours, theirs in zip(vector.edits, single.edits, strict=True):
+            assert ours.intervention.site == theirs.intervention.site
+            tensors = theirs.intervention.transform.tensors()
+            for name, tensor in ours.intervention.transform.tensors().items():
+                torch.testing.assert_close(tensor, tensors[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_closed_form_reads_all_layers_in_one_pass(folder):
+    model = model_of("llama")
+    runs = []
+    handle = model.layout.blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    counts = []
+    for layers in ([1], [0, 1, 2, 3]):
+        runs.clear()
+        tt.fit_layers("diffmean", model, PAIRS, layers=layers)
+        counts.append(len(runs))
+    handle.remove()
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("layers", [[], [1, 1], [9]])
+def test_layers_that_make_no_sense_are_refused(layers):
+    with pytest.raises(InputError, match="layer"):
+        tt.fit_layers("diffmean", model_of("llama"), PAIRS, layers=layers)

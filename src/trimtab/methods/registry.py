@@ -171,6 +171,44 @@ def fit(
     return vector
 
 
+def fit_layers(
+    method: str,
+    model: Model,
+    pairs: PairSet | Sequence[ContrastPair] | str | Path,
+    *,
+    layers: Sequence[int],
+    progress: ProgressCallback | None = None,
+    **settings: object,
+) -> dict[int, SteeringVector]:
+    """Learn a vector at each of several layers, each by itself and from all pairs; none is calibrated.
+
+    What does not depend on the layer is computed once: a closed form reads the states of all layers in one pass over
+    the data, and trained methods share the runs of the plain model, as far as `cache_bytes` reaches.
+
+    Args:
+        method: Name of a method that edits at the layer it is told, see `METHODS`.
+        model: From `load_model`.
+        pairs: From `load_pairs`, or whatever that takes.
+        layers: Block numbers, each once.
+        progress: Called with a `Progress` for every unit of work.
+        settings: Fields of the method's settings dataclass, for all layers.
+
+    Raises:
+        InputError: Unknown method or setting, a bad value, no layer, pairs that cannot be used.
+        FitDivergedError: The loss left the finite numbers at a layer; carries the last good vector there.
+    """
+    if not layers or len({*layers}) != len(layers):
+        raise InputError(f"layers are {list(layers)}; name at least one, each once")
+    chosen = find_method(method)
+    for layer in layers:
+        check_fit(method, layer, settings)
+    data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
+    budget = settings.get("cache_bytes", SHARED_BYTES)
+    assert isinstance(budget, int)  # checked with the other settings
+    shared = FitOptions(progress=progress, runs=FrozenRuns(layers, budget), states=SharedStates(layers))
+    return {layer: chosen.fit(model, data, _settings(chosen, layer, settings), shared) for layer in layers}
+
+
 def fit_many(
     method: str,
     model: Model,
