@@ -170,12 +170,12 @@ def test_a_prompt_that_is_read_in_parts():
     hf, (ids, mask) = model_of("llama"), padded("left")
     gate, met = gate_between("llama", unit(seed=7))
     with steer(hf, gated(gate, positions="response")), seeing_edits(hf, "llama", site=2) as edits:
-        forced(hf, ids, mask, prefill_chunk_size=4)
+        forced(hf, ids, mask, prefill_chunk_size=4, cache_implementation="dynamic")
     table = torch.cat(list(edits), dim=1)
     assert table.tolist() == wanted("response", met, n_new=N_NEW - 1).tolist()
     for rule in ("all", "prompt", "f1"):
         with steer(hf, gated(gate, positions=rule)), pytest.raises(InputError, match="read in several forwards"):
-            forced(hf, ids, mask, prefill_chunk_size=4)
+            forced(hf, ids, mask, prefill_chunk_size=4, cache_implementation="dynamic")
 
 
 def test_the_last_token_may_be_edited_of_a_prompt_in_parts():
@@ -183,7 +183,7 @@ def test_the_last_token_may_be_edited_of_a_prompt_in_parts():
     hf, (ids, mask) = model_of("llama"), padded("left")
     gate, met = gate_between("llama", unit(seed=7))
     with steer(hf, gated(gate, positions="last")), seeing_edits(hf, "llama", site=2) as edits:
-        forced(hf, ids, mask, prefill_chunk_size=4)
+        forced(hf, ids, mask, prefill_chunk_size=4, cache_implementation="dynamic")
     assert torch.cat(list(edits), dim=1).tolist() == wanted("last", met, n_new=N_NEW - 1).tolist()
 
 
