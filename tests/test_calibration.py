@@ -18,7 +18,7 @@ from trimtab.fitting.calibration import CLIP, START, Curve, Effect, Reader, _lik
 from trimtab.fitting.held_out import MOST_INPUTS, Split, hold_out, with_room
 from trimtab.fitting.likelihood import final_states, kl_divergences, log_likelihoods
 from trimtab.fitting.search import CONTRAST, FINALISTS, ROUNDS, Search
-from trimtab.methods import METHODS
+from trimtab.methods import METHODS, registry
 from trimtab.methods.registry import AUTO
 from trimtab.models import Model
 from trimtab.models.tiny import tiny_model
@@ -396,6 +396,85 @@ class TestFit:
         trials = vector.provenance["layers"]
         assert {entry["layer"] for entry in trials} == {0, 1, 2}
         assert vector.edits[0].intervention.site.layer in {entry["layer"] for entry in trials}
+
+    @pytest.mark.parametrize(("layer", "best"), [(1, "response"), ("auto", "tokens")])
+    def test_the_reading_that_turns_most_answers_is_taken(self, model, told_apart, monkeypatch, layer, best):
+        pairs, tried = numbered(12), []
+        alone = {
+            reading: tt.fit("diffmean", model, pairs, layer=1, reading=reading, calibrate=False)
+            for reading in ("tokens", "last", "response")
+        }
+
+        def effects(self, tries, n=None):
+            """Only the vector of the one reading at layer 1 does anything."""
+            found = []
+            for way, steering in tries:
+                (one,), wanted = steering.interventions, alone[best].steering(way, 1.0).interventions[0]
+                cosine = torch.cosine_similarity(one.transform.vector, wanted.transform.vector, dim=0)
+                tried.append((one.site.layer, round(float(cosine), 3)))
+                found.append(effect(0.8 if one.site == wanted.site and cosine > 0.9999 else 0.1))
+            return found
+
+        monkeypatch.setattr(Reader, "effects", effects)
+        vector = tt.fit("diffmean", model, pairs, layer=layer, reading="auto")
+        assert torch.equal(
+            vector.edits[0].intervention.transform.vector, alone[best].edits[0].intervention.transform.vector
+        )
+        assert vector.settings["reading"] == best
+        found = {row["reading"]: row["effect"] for row in vector.provenance["readings"]}
+        assert [*found] == ["tokens", "last", "response"]  # diffmean's own first
+        assert max(found, key=found.__getitem__) == best
+        assert len({*tried}) >= 3 * (1 if layer == 1 else 3)
+
+    def test_a_reading_that_turns_nearly_all_ends_the_search_and_one_that_is_refused_drops_out(
+        self, model, told_apart, monkeypatch
+    ):
+        monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(1.0) for _ in tries])
+        alike = PairSet([replace(pair, negative_input=pair.positive_input) for pair in numbered(12)])
+        vector = tt.fit("lat", model, alike, layer=1, reading="auto")  # at the prompt's last token all are the same
+        assert [row["reading"] for row in vector.provenance["readings"]] == ["response"]
+
+    def test_a_poor_reading_is_told_of(self, model, told_apart, monkeypatch, caplog):
+        monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(0.2) for _ in tries])
+        with caplog.at_level(logging.WARNING):
+            tt.fit("diffmean", model, numbered(12), layer=1)
+        assert "--set reading=auto" in caplog.text
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            tt.fit("cdas", model, numbered(12), layer=1, epochs=1)
+        assert "reading" not in caplog.text
+
+    @pytest.mark.parametrize(
+        ("method", "calibrate", "said"),
+        [("diffmean", False, "found by calibrating"), ("cdas", True, "leave out the setting 'reading'")],
+    )
+    def test_a_reading_that_cannot_be_looked_for_is_refused(self, model, method, calibrate, said):
+        with pytest.raises(InputError, match=said):
+            tt.fit(method, model, numbered(12), layer=1, reading="auto", calibrate=calibrate)
+
+    def test_a_layer_that_a_method_refuses_drops_out(self, model, told_apart, monkeypatch, caplog):
+        plain = METHODS["diffmean"].fit
+
+        def picky(model, pairs, settings, options):
+            if settings.layer != 2:
+                raise InputError(f"not at layer {settings.layer}")
+            return plain(model, pairs, settings, options)
+
+        monkeypatch.setattr(registry, "METHODS", {**METHODS, "diffmean": replace(METHODS["diffmean"], fit=picky)})
+        with caplog.at_level(logging.WARNING):
+            vector = tt.fit("diffmean", model, numbered(12), layer="auto")
+        assert vector.edits[0].intervention.site.layer == 2
+        assert "layer 0 drops out of the search: not at layer 0" in caplog.text
+        monkeypatch.setattr(
+            registry,
+            "METHODS",
+            {
+                **METHODS,
+                "diffmean": replace(METHODS["diffmean"], fit=lambda *_: picky(*_[:2], SimpleNamespace(layer=0), None)),
+            },
+        )
+        with pytest.raises(InputError, match="not at layer 0"):
+            tt.fit("diffmean", model, numbered(12), layer="auto")
 
     def test_several_methods_chosen_together_are_what_each_is_alone(self, model, told_apart):
         pairs = numbered(4)

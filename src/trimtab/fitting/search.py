@@ -12,8 +12,9 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from trimtab.data import PairSet, TokenisedPair, tokenise_pairs
 from trimtab.errors import FitDivergedError, InputError
@@ -48,6 +49,8 @@ FINALISTS = 3
 """Layers at which whole fits compete, at most."""
 
 Tried = tuple[Effect, Steering]
+Place = TypeVar("Place", bound=Hashable)
+"""What competes: a layer, or a layer and how states are read."""
 Contest = Mapping[int, Mapping[str, Tried]]
 """By layer and direction: the greatest effect, and the steering that has it."""
 Trial = Callable[[PairSet, int], SteeringVector]
@@ -275,13 +278,14 @@ class Search:
             logger.warning("%s", warning)
         return found.vector
 
-    def best_of(self, vectors: Mapping[str, Mapping[int, SteeringVector]]) -> dict[str, SteeringVector]:
-        """Of each of several methods the vector of its best layer, calibrated; all are tried in the same batches.
+    def best_of(self, vectors: Mapping[str, Mapping[Place, SteeringVector]]) -> dict[str, SteeringVector]:
+        """Of each of several methods the vector of its best place, calibrated; all are tried in the same batches.
 
         As a search does it, but fits are compared as they are: no short ones before, and none after.
 
         Args:
-            vectors: By name of the method and layer. A method with one vector only is calibrated as it is.
+            vectors: By name of the method and by place: a layer, or whatever else its fits differ in. A method with
+                one vector only is calibrated as it is.
         """
         (n, grid), _ = ROUNDS
         several = {name: by_layer for name, by_layer in vectors.items() if len(by_layer) > 1}
@@ -301,6 +305,13 @@ class Search:
         able = {name: vector for name, vector in best.items() if self.is_possible and _can_be_scaled(vector)}
         curves = dict(zip(able, calibrated_curves(self._reader, list(able.values())), strict=True))
         return {name: self._with_curves(vector, curves.get(name)).vector for name, vector in best.items()}
+
+    def effect(self, vector: SteeringVector) -> float:
+        """What a vector that was calibrated here reached: the harmonic mean of the answers turned each wanted way."""
+        calibration = vector.provenance["calibration"]
+        assert isinstance(calibration, dict)
+        found = cast("dict[str, dict[str, float]]", calibration["directions"])
+        return _harmonic([entry["effect"] for way, entry in found.items() if way in self._wanted])
 
     def _calibrated(self, vector: SteeringVector) -> Calibrated:
         able = self.is_possible and _can_be_scaled(vector)
@@ -348,21 +359,22 @@ class Search:
     def _fits(
         self, trial: Trial, pairs: PairSet, layers: Sequence[int], *, stage: str, needed: bool = True
     ) -> dict[int, SteeringVector]:
-        """Fits at these layers; one that diverges drops out, all of them is an error if one is needed."""
-        started, found, failures = time.monotonic(), {}, []
+        """Fits at these layers; one that diverges or is refused drops out, all of them is an error if one is needed."""
+        started, found, failures = time.monotonic(), {}, {}
         for number, layer in enumerate(layers, 1):
             try:
                 found[layer] = trial(pairs, layer)
-            except FitDivergedError as error:
-                logger.warning("layer %d drops out of the search: %s", layer, error)
-                failures.append(error)
+            except (FitDivergedError, InputError) as error:
+                failures[layer] = error
             if self._progress is not None:
                 self._progress(Progress(stage, number, len(layers), time.monotonic() - started))
         if failures and not found and needed:
-            raise failures[0]
+            raise next(iter(failures.values()))
+        for layer, error in failures.items():
+            logger.warning("layer %d drops out of the search: %s", layer, error)
         return found
 
-    def _ordered(self, of: Contest, n: int, behind: float = BEHIND) -> list[int]:
+    def _ordered(self, of: Mapping[Place, Mapping[str, Tried]], n: int, behind: float = BEHIND) -> list[Place]:
         """The layers that are not far behind, best first, tried on `n` inputs.
 
         One answer less counts as equal; of equals the one comes first that does least where nothing is to be done.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from trimtab.fitting import FitOptions, FrozenRuns
 from trimtab.fitting.held_out import Split, hold_out
 from trimtab.fitting.order import Array
 from trimtab.fitting.search import Search, calibration_inputs
-from trimtab.fitting.settings import build_settings
 from trimtab.fitting.states import SharedStates
 from trimtab.methods.baselines import BASELINES
 from trimtab.methods.closed_forms import CLOSED_FORMS
@@ -24,11 +22,11 @@ from trimtab.methods.components import COMPONENTS
 from trimtab.methods.interchanges import INTERCHANGES
 from trimtab.methods.maps import MAPS
 from trimtab.methods.method import Method
+from trimtab.methods.running import AUTO, SHARED_BYTES, Fit, check_settings, settings_at
 from trimtab.methods.trained import TRAINED
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
 from trimtab.steering import SteeringVector
-from trimtab.steering.factors import DIRECTIONS
 
 
 def _by_name(methods: Sequence[Method]) -> Mapping[str, Method]:
@@ -51,15 +49,6 @@ def find_method(name: str) -> Method:
     raise InputError(f"unknown method {name!r}{hint} (known: {', '.join(METHODS)})")
 
 
-SHARED_BYTES = 2 * 1024**3
-"""Most that fits of one search keep of the forwards they share, for each set of pairs, unless `cache_bytes` says."""
-
-AUTO: Mapping[str, Sequence[str]] = MappingProxyType(
-    {"auto": DIRECTIONS, **{f"auto:{direction}": (direction,) for direction in DIRECTIONS}}
-)
-"""What `layer` may be besides a number, and the directions that the layer is then to serve."""
-
-
 def check_fit(method: str, layer: int | Sequence[int] | str, settings: Mapping[str, object]) -> Method:
     """The method of a fit, before anything costly begins.
 
@@ -71,14 +60,8 @@ def check_fit(method: str, layer: int | Sequence[int] | str, settings: Mapping[s
         raise InputError(f"layer {layer!r}: give a 0-based block number, or one of {', '.join(AUTO)}")
     if chosen.places == "model" and not isinstance(layer, str):
         raise InputError(f"{method} finds the places it edits by itself; leave out the layer (it is {layer!r})")
-    _settings(chosen, 0 if isinstance(layer, str) else layer, settings)
+    check_settings(chosen, layer, settings)
     return chosen
-
-
-def _settings(method: Method, layer: int | Sequence[int], settings: Mapping[str, object]) -> Any:
-    """The settings of a fit at a layer, which a method that finds its places has no use for."""
-    place = {} if method.places == "model" else {"layer": layer}
-    return build_settings(method.settings, {**place, **settings})
 
 
 def fit(
@@ -114,6 +97,8 @@ def fit(
         trace: Where to write the run as `.npz`, so that it can be compared with another implementation's.
         progress: Called with a `Progress` for every unit of work.
         settings: Fields of the method's settings dataclass; an unknown one is an error with the nearest name.
+            `reading`, which methods without training have, may be `auto`: of a few the one is taken that turns most
+            answers.
 
     Raises:
         InputError: Unknown method or setting, a bad value, pairs that cannot be used.
@@ -130,45 +115,8 @@ def fit(
     elif (calibrate or isinstance(layer, str)) and order is None:
         split = hold_out(data)
 
-    def fitted(
-        train: PairSet, block: int | Sequence[int], options: FitOptions, *, short: bool = False
-    ) -> SteeringVector:
-        built = _settings(chosen, block, settings)
-        used = chosen.trial(built) if short and chosen.trial is not None else built
-        return chosen.fit(model, train, used, options)
-
-    shared = FitOptions()  # what the fits of a search have in common
-
-    def short_fit(train: PairSet, block: int) -> SteeringVector:
-        return fitted(train, block, shared, short=True)
-
-    given_options = FitOptions(init, order, trace, progress)
-    made: list[int] = []
-
-    def whole_fit(train: PairSet, block: int) -> SteeringVector:
-        made.append(block)
-        return fitted(train, block, dataclasses.replace(given_options, runs=shared.runs, states=shared.states))
-
-    if not isinstance(layer, str) or chosen.places == "model":
-        block = 0 if isinstance(layer, str) else layer
-        if not calibrate:
-            return fitted(data, block, given_options)
-        calibration_inputs(model, split)  # what cannot be calibrated on is refused before the fit
-        vector = fitted(split.train, block, given_options)
-        return Search(model, split, progress).calibrated(vector)
-    search, short = Search(model, split, progress, AUTO[layer]), None if chosen.trial is None else short_fit
-    budget = settings.get("cache_bytes", SHARED_BYTES)
-    assert isinstance(budget, int)  # checked with the other settings
-    shared = FitOptions(runs=FrozenRuns(search.candidates, budget), states=SharedStates(search.candidates))
-    if not calibrate:
-        block, layers = search.layer(short, whole_fit)
-        vector = fitted(data, block, given_options)
-        return dataclasses.replace(vector, provenance={**vector.provenance, "layers": layers}) if layers else vector
-    vector = search.vector(short, whole_fit)
-    block = vector.edits[0].intervention.site.layer
-    if trace is not None and made[-1] != block:  # it is to be that of the layer that was found
-        fitted(split.train, block, given_options)
-    return vector
+    options = FitOptions(init, order, trace, progress)
+    return Fit(chosen, model, data, split, layer, settings, options).vector(calibrate=calibrate)
 
 
 def fit_layers(
@@ -206,7 +154,7 @@ def fit_layers(
     budget = settings.get("cache_bytes", SHARED_BYTES)
     assert isinstance(budget, int)  # checked with the other settings
     shared = FitOptions(progress=progress, runs=FrozenRuns(layers, budget), states=SharedStates(layers))
-    return {layer: chosen.fit(model, data, _settings(chosen, layer, settings), shared) for layer in layers}
+    return {layer: chosen.fit(model, data, settings_at(chosen, layer, settings), shared) for layer in layers}
 
 
 def fit_many(
@@ -242,7 +190,7 @@ def fit_many(
     if isinstance(layer, str):
         raise InputError(f"layer {layer!r}: fit_many takes block numbers; fit finds a layer for one concept")
     chosen = check_fit(method, layer, settings)
-    built, options = _settings(chosen, layer, settings), FitOptions(progress=progress)
+    built, options = settings_at(chosen, layer, settings), FitOptions(progress=progress)
     splits: dict[str, Split] = {}
     for name, pairs in concepts.items():
         try:
