@@ -95,7 +95,7 @@ def fit(
 ) -> None:
     """Fit a steering vector to contrast pairs and save it."""
     block = parse_layer(layer)
-    from trimtab.steering.storage import check_free
+    from trimtab.steering.folders import check_free
 
     check_free(out, overwrite=overwrite)
     settings = given(
