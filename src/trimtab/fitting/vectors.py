@@ -112,9 +112,9 @@ def fitted_vector(
     return vector
 
 
-def json_settings(settings: TrainSettings) -> dict[str, JSON]:
-    """Settings as the file format keeps them, which knows lists and no tuples."""
-    plain = dataclasses.asdict(settings)
+def json_settings(settings: object) -> dict[str, JSON]:
+    """A settings dataclass as the file formats keep it, which know lists and no tuples."""
+    plain = dataclasses.asdict(settings)  # pyright: ignore[reportArgumentType]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 

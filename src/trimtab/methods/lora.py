@@ -80,13 +80,14 @@ class LoRASettings(TuneSettings):
 
 def _blocks(layers: object) -> tuple[int, ...]:
     """Block numbers, ascending; also from one number, or a text with commas, which is what the command line has."""
-    parts = layers.split(",") if isinstance(layers, str) else layers if isinstance(layers, (list, tuple)) else [layers]
-    try:
-        found = [int(part) if isinstance(part, str) else part for part in parts]
-    except ValueError:
-        raise InputError(f"layers is {layers!r}; give block numbers, such as 5,10") from None
-    for number in found:
+    if not isinstance(layers, (str, list, tuple)):
+        layers = [layers]
+    found: list[int] = []
+    for part in layers.split(",") if isinstance(layers, str) else layers:
+        number = int(part) if isinstance(part, str) and part.strip().isdecimal() else part
         check_number("layers", number, least=0, whole=True)
+        assert isinstance(number, int)
+        found.append(number)
     if len({*found}) != len(found):
         raise InputError(f"layers is {layers!r}; name each block once")
     return tuple(sorted(found))

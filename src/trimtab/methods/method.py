@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trimtab.data import PairSet
 from trimtab.errors import FitDivergedError
+from trimtab.fitting import FitOptions
 from trimtab.methods.saved import Saved
 from trimtab.methods.steerable import Baseline, Steerable
+from trimtab.models import Model
 from trimtab.steering import SteeringVector
 
 
@@ -48,3 +51,9 @@ class Method:
     def is_baseline(self) -> bool:
         """Whether it makes a baseline, which edits no hidden state, and no vector."""
         return self.restore is not None
+
+    def vector(self, model: Model, pairs: PairSet, settings: object, options: FitOptions) -> SteeringVector:
+        """What `fit` makes, of a method that makes vectors."""
+        made = self.fit(model, pairs, settings, options)
+        assert isinstance(made, SteeringVector)
+        return made

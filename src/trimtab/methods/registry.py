@@ -88,13 +88,6 @@ def _vector_method(method: Method) -> Method:
     return method
 
 
-def _fitted(method: Method, model: Model, pairs: PairSet, settings: object, options: FitOptions) -> SteeringVector:
-    """What a method that makes vectors makes."""
-    made = method.fit(model, pairs, settings, options)
-    assert isinstance(made, SteeringVector)
-    return made
-
-
 def _settings(method: Method, layer: int | Sequence[int], settings: Mapping[str, object]) -> Any:
     """The settings of a fit at a layer, which a method that finds its places has no use for."""
     place = {} if method.places == "model" else {"layer": layer}
@@ -155,7 +148,7 @@ def fit(
     ) -> SteeringVector:
         built = _settings(chosen, block, settings)
         used = chosen.trial(built) if short and chosen.trial is not None else built
-        return _fitted(chosen, model, train, used, options)
+        return chosen.vector(model, train, used, options)
 
     shared = FitOptions()  # what the fits of a search have in common
 
@@ -307,7 +300,7 @@ def fit_layers(
     budget = settings.get("cache_bytes", SHARED_BYTES)
     assert isinstance(budget, int)  # checked with the other settings
     shared = FitOptions(progress=progress, runs=FrozenRuns(layers, budget), states=SharedStates(layers))
-    return {layer: _fitted(chosen, model, data, _settings(chosen, layer, settings), shared) for layer in layers}
+    return {layer: chosen.vector(model, data, _settings(chosen, layer, settings), shared) for layer in layers}
 
 
 def fit_many(
@@ -391,7 +384,7 @@ def _one_by_one(
     found: list[SteeringVector | FitDivergedError] = []
     for pairs in concepts:
         try:
-            found.append(_fitted(method, model, pairs, settings, options))
+            found.append(method.vector(model, pairs, settings, options))
         except FitDivergedError as error:
             found.append(error)
     return found

@@ -39,6 +39,11 @@ class Applied:
     steering: Row = None
     prompt: Callable[[Prompt], Prompt] = as_it_is
 
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether prompts stay what they are."""
+        return self.prompt is as_it_is
+
 
 class Baseline(ABC):
     """A steerable that edits no hidden state.
