@@ -211,7 +211,8 @@ def _print_summary(summary: dict[str, Any], where: str, loss: float | None, cali
         losses = f"loss {number(summary['loss_first'])} -> {number(last)}"
         say(f"{summary['method']} {where}: {losses} in {steps} steps, {summary['seconds']:.1f} s")
     else:
-        say(f"{summary['method']} {where}: solved in {summary['seconds']:.1f} s")
+        word = "made" if summary["layer"] is None else "solved"
+        say(f"{summary['method']} {where}: {word} in {summary['seconds']:.1f} s")
     several = summary.get("sites", [])
     for site in several or ([summary] if summary["factors"] is not None else []):
         at = f" at layer {site['layer']}" if several else ""
