@@ -6,9 +6,9 @@
 
 For each concept 48 pairs to learn from and 24 others to choose on. Every method is fitted with its default settings at
 the same layers (`LAYERS`), or once where it finds its places itself. Layer and multipliers are then chosen as
-`trimtab.fit` does, without a judge: from what the steered model writes by itself on the 24 pairs' prompts. What was
-chosen is judged by the organism's exact judge on 40 prompts never seen, and its side effects are measured on prompts of
-another kind.
+`trimtab.fit` does, without a judge: from what the steered model writes by itself on the 24 pairs' prompts. Baselines (a
+prompt, an adapter, fine-tuning, nothing) are fitted once and work at multiplier 1. What was chosen is judged by the
+organism's exact judge on 40 prompts never seen, and its side effects are measured on prompts of another kind.
 
 A result is one file a concept and method under `results/methods/`, kept with a fingerprint of the method's settings and
 of all library code; it is made again when either changes. Vectors are kept in `build/methods`.
@@ -37,6 +37,7 @@ from benchmarks import harness
 if TYPE_CHECKING:
     import trimtab as tt
     from trimtab.data import PairSet
+    from trimtab.methods import Steerable
     from trimtab.steering import SteeringVector
 
 CONCEPTS = ("refusal", "sea", "music", "weather", "past-tense", "first-person", "plural", "hearsay", "upper-case")
@@ -50,8 +51,11 @@ TABLE, FIGURE = harness.ROOT / "docs" / "which-method-table.md", harness.ROOT / 
 ROUNDS = 4000
 PARTS = ("concept", "instruction", "fluency", "score")
 
-SETTINGS: Mapping[str, Mapping[str, Any]] = {}
-"""Settings other than the defaults, by method; what is here is printed with the table."""
+SETTINGS: Mapping[str, Mapping[str, Any]] = {"sft": {"epochs": 24, "lr": 1e-4, "batch_size": 8}}
+"""Settings other than the defaults, by method; what is here is printed with the table.
+
+Of `sft` the published ones, for a model of two billion weights, are eight steps here, and teach the organism nothing.
+"""
 INPUTS: Mapping[str, str] = {
     "sae": "needs a sparse autoencoder of the model, and the organism has none",
     "seal": "needs reasoning traces, and the organism does not reason",
@@ -171,15 +175,22 @@ def judge_concept(concept: str, methods: Sequence[str]) -> dict[str, float]:
     from trimtab.evaluation.traits import Task
     from trimtab.fitting.held_out import Split
     from trimtab.fitting.search import Search
+    from trimtab.methods import Baseline
 
     model, (train, held) = organism(), pairs_of(concept)
     began = time.perf_counter()
     vectors: dict[str, dict[int, SteeringVector]] = {}
+    chosen: dict[str, Steerable] = {}
     for name in methods:
         loaded = _loaded(name, concept)
-        if loaded:
-            vectors[name] = loaded
-    chosen = Search(model, Split(train, held)).best_of(vectors)
+        baselines = [one for one in loaded.values() if isinstance(one, Baseline)]
+        found = {layer: one for layer, one in loaded.items() if not isinstance(one, Baseline)}
+        if baselines:
+            chosen[name] = baselines[0]
+        elif found:
+            vectors[name] = found
+    if vectors:
+        chosen |= Search(model, Split(train, held)).best_of(vectors)
     searched = time.perf_counter() - began
     task = Task.of(concept, JUDGED)
     unrelated = Unrelated.of(model, concept, UNRELATED)
@@ -195,24 +206,28 @@ def judge_concept(concept: str, methods: Sequence[str]) -> dict[str, float]:
     return {"search": searched, "all": time.perf_counter() - began}
 
 
-def _loaded(name: str, concept: str) -> dict[int, SteeringVector]:
-    from trimtab.steering import SteeringVector
+def _loaded(name: str, concept: str) -> dict[int, Steerable]:
+    from trimtab.methods import load_steerable
 
-    found: dict[int, SteeringVector] = {}
+    found: dict[int, Steerable] = {}
     for place in (*map(str, LAYERS), "once"):
         path = folder(name, concept, place)
         if path.is_dir():
             layer = -1 if place == "once" else int(place)
-            found[layer] = SteeringVector.load(path)
+            found[layer] = load_steerable(path)
     return found
 
 
-def _record(vector: SteeringVector, result: Any) -> dict[str, Any]:
+def _record(steerable: Steerable, result: Any) -> dict[str, Any]:
+    from trimtab.methods import Baseline
+
     record: dict[str, Any] = {"rows": {way: _measured(row) for way, row in result.rows.items()}}
     for way, values in result.unrelated.items():
         record["rows"][way]["unrelated_kl"] = list(values)
-    record["layers"] = sorted({edit.intervention.site.layer for edit in vector.edits})
-    record["multipliers"] = dict(vector.multipliers)
+    is_baseline = isinstance(steerable, Baseline)
+    edits = () if is_baseline else steerable.edits
+    record["layers"] = sorted({edit.intervention.site.layer for edit in edits})
+    record["multipliers"] = dict.fromkeys(steerable.directions, 1.0) if is_baseline else dict(steerable.multipliers)
     return record
 
 
@@ -324,6 +339,9 @@ def _by_concept(found: Mapping[str, Mapping[str, Any]], concepts: Sequence[str])
     errors = [f"- `{name}`, {where}: {error}" for name, cells in found.items() for cell in cells.values()
               for where, error in cell["errors"].items()]  # fmt: skip
     absent = [f"- `{name}`: {why}." for name, why in INPUTS.items()]
+    other = [f"- `{name}`: " + ", ".join(f"{key} {value}" for key, value in SETTINGS[name].items()) + "."
+             for name in SETTINGS if name in found]  # fmt: skip
+    lines += ["", "Settings other than the defaults:", "", *other] if other else []
     return [*lines, "", "Not applicable here:", "", *absent, "", *(["Failed:", "", *errors, ""] if errors else [])]
 
 

@@ -41,6 +41,7 @@ from trimtab.steering import (
     storage,
 )
 from trimtab.steering.content import behaviour, config_of, content_hash, tensors_of
+from trimtab.steering.folders import check_free
 
 WIDTH = 6
 CONFIG, TENSORS = storage.CONFIG_NAME, storage.TENSORS_NAME
@@ -299,14 +300,14 @@ class TestPaths:
                 vector().save(tmp_path / name, overwrite=overwrite)
             assert "\n" not in str(error.value)
             with pytest.raises(InputError):
-                storage.check_free(tmp_path / name, overwrite=overwrite)
+                check_free(tmp_path / name, overwrite=overwrite)
         refuse(tmp_path / name)
         assert leftovers(tmp_path) == ["file", "loop"]
 
     def test_an_unwritable_folder_is_an_input_error(self, tmp_path, monkeypatch):
         monkeypatch.setattr(os, "access", lambda *_: False)
         with pytest.raises(InputError, match="no folder that may be written"):
-            storage.check_free(tmp_path / "v", overwrite=False)
+            check_free(tmp_path / "v", overwrite=False)
 
 
 class TestLinks:
@@ -393,8 +394,8 @@ STAGES = {
     "config": (storage, "config_of", 1),
     "tensors": (storage, "tensors_of", 1),
     "model card": (storage, "model_card_text", 1),
-    "first text": (Path, "write_text", 1),
-    "second text": (Path, "write_text", 2),
+    "first file": (Path, "write_bytes", 1),
+    "second file": (Path, "write_bytes", 2),
     "safetensors": (safetensors.torch, "save", 1),
     "folder": (Path, "mkdir", 2),
     "first rename": (os, "rename", 1),
@@ -428,7 +429,7 @@ class TestCrash:
 
     def test_a_full_disk_is_said_in_one_line(self, tmp_path, monkeypatch):
         error = OSError(errno.ENOSPC, "No space left on device")
-        monkeypatch.setattr(Path, "write_text", failing(Path.write_text, 1, error))
+        monkeypatch.setattr(Path, "write_bytes", failing(Path.write_bytes, 1, error))
         with pytest.raises(InputError, match="No space left on device") as found:
             vector().save(tmp_path / "v")
         assert "\n" not in str(found.value)

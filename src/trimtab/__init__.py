@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trimtab.data import ContrastPair, PairSet, load_pairs
     from trimtab.errors import FitDivergedError, InputError, MissingExtraError, NetworkError, TrimtabError
     from trimtab.evaluation import InterchangeAccuracy, interchange_accuracy
-    from trimtab.methods import METHODS, fit, fit_layers, fit_many
+    from trimtab.methods import METHODS, Baseline, applied, fit, fit_layers, fit_many, fit_steerable, load_steerable
     from trimtab.models import Model, capture, coordinates, load_model, steer
     from trimtab.progress import Progress, ProgressCallback
     from trimtab.steering import (
@@ -46,7 +46,16 @@ _HOMES = {
     "trimtab.data": ("ContrastPair", "PairSet", "load_pairs"),
     "trimtab.errors": ("FitDivergedError", "InputError", "MissingExtraError", "NetworkError", "TrimtabError"),
     "trimtab.evaluation": ("InterchangeAccuracy", "interchange_accuracy"),
-    "trimtab.methods": ("METHODS", "fit", "fit_layers", "fit_many"),
+    "trimtab.methods": (
+        "METHODS",
+        "Baseline",
+        "applied",
+        "fit",
+        "fit_layers",
+        "fit_many",
+        "fit_steerable",
+        "load_steerable",
+    ),
     "trimtab.models": ("Model", "capture", "coordinates", "load_model", "steer"),
     "trimtab.progress": ("Progress", "ProgressCallback"),
     "trimtab.steering": (
@@ -79,6 +88,7 @@ __all__ = [
     "AddKeepNorm",
     "Affine",
     "Always",
+    "Baseline",
     "Clamp",
     "ContrastPair",
     "FeatureClamp",
@@ -104,14 +114,17 @@ __all__ = [
     "SteeringVector",
     "TrimtabError",
     "__version__",
+    "applied",
     "capture",
     "coordinates",
     "fit",
     "fit_layers",
     "fit_many",
+    "fit_steerable",
     "interchange_accuracy",
     "load_model",
     "load_pairs",
+    "load_steerable",
     "steer",
 ]
 

@@ -34,7 +34,7 @@ def demo(
     began = time.monotonic()
     with at_work():
         from trimtab.evaluation.demo import CONCEPTS, DemoSettings, study
-        from trimtab.steering.storage import check_free
+        from trimtab.steering.folders import check_free
 
         for name in CONCEPTS:
             check_free(out / name, overwrite=overwrite)

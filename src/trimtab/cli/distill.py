@@ -53,7 +53,7 @@ def distill(
 ) -> None:
     """Turn a system prompt into a vector: the model answers with and without it, and the answers become the pairs."""
     block = parse_layer(layer)
-    from trimtab.steering.storage import check_free
+    from trimtab.steering.folders import check_free
 
     check_free(out, overwrite=overwrite)
     settings = given(epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)

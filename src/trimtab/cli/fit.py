@@ -1,4 +1,4 @@
-"""`trimtab fit`: a steering vector from contrast pairs."""
+"""`trimtab fit`: a steering vector, or a baseline, from contrast pairs."""
 
 import itertools
 import shlex
@@ -27,6 +27,7 @@ from trimtab.cli.quiet import at_work
 from trimtab.errors import FitDivergedError, InputError
 
 if TYPE_CHECKING:
+    from trimtab.methods import Baseline
     from trimtab.steering import SteeringVector
 
 
@@ -93,9 +94,9 @@ def fit(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Fit a steering vector to contrast pairs and save it."""
+    """Fit a steering vector, or a baseline to compare it with, to contrast pairs and save it."""
     block = parse_layer(layer)
-    from trimtab.steering.storage import check_free
+    from trimtab.steering.folders import check_free
 
     check_free(out, overwrite=overwrite)
     settings = given(
@@ -116,8 +117,7 @@ def fit(
     with at_work():
         from trimtab.data import load_pairs
         from trimtab.fitting.traces import check_trace
-        from trimtab.methods import check_fit
-        from trimtab.methods import fit as fit_vector
+        from trimtab.methods import Baseline, check_fit, fit_steerable
         from trimtab.models import load_model
 
         if trace is not None:
@@ -128,7 +128,7 @@ def fit(
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
     try:
         with at_work(), show_progress() as progress:
-            vector = fit_vector(
+            made = fit_steerable(
                 method,
                 loaded,
                 contrast,
@@ -141,15 +141,16 @@ def fit(
             )
     except FitDivergedError as error:
         raise InputError(diverged(error, out, trace, overwrite=overwrite)) from error
-    vector.save(out, overwrite=overwrite)
-    summary = _summary(vector, method, out)
+    made.save(out, overwrite=overwrite)
+    is_baseline = isinstance(made, Baseline)
+    summary = _baseline_summary(made, out) if is_baseline else _summary(made, method, out)
     if json_output:
         emit_json(summary)
     else:
-        training = cast("dict[str, Any]", vector.provenance["training"])
-        _print_summary(
-            summary, layer_words(vector), training.get("loss_last_epoch"), vector.provenance.get("calibration"), model
-        )
+        training = cast("dict[str, Any]", made.provenance["training"])
+        where = "on all pairs" if is_baseline else f"at {layer_words(made)}"
+        found = made.provenance.get("calibration")
+        _print_summary(summary, where, training.get("loss_last_epoch"), found, model)
 
 
 def diverged(error: FitDivergedError, out: Path, trace: Path | None = None, *, overwrite: bool) -> str:
@@ -186,15 +187,32 @@ def _summary(vector: "SteeringVector", method: str, out: Path) -> dict[str, Any]
     return summary | ({"sites": of_sites} if len(of_sites) > 1 else {})
 
 
+def _baseline_summary(baseline: "Baseline", out: Path) -> dict[str, Any]:
+    """The object that `--json` prints of a baseline, which has neither layer nor factors."""
+    training = cast("dict[str, Any]", baseline.provenance["training"])
+    return {
+        "vector": str(out),
+        "method": baseline.method,
+        "layer": None,
+        "loss_first": training.get("loss_first"),
+        "loss_last": training.get("loss_last"),
+        "factors": None,
+        "multiplier": dict.fromkeys(baseline.directions, 1.0),
+        "seconds": training["seconds"],
+        "steps": training["steps"],
+    }
+
+
 def _print_summary(summary: dict[str, Any], where: str, loss: float | None, calibration: Any, model: str) -> None:
     """The same for people, and what to type next; `loss` is the mean of the last epoch, steadier than one batch."""
     out, steps = summary["vector"], summary["steps"]
     if summary["loss_first"] is not None:
         last = summary["loss_last"] if loss is None else loss
         losses = f"loss {number(summary['loss_first'])} -> {number(last)}"
-        say(f"{summary['method']} at {where}: {losses} in {steps} steps, {summary['seconds']:.1f} s")
+        say(f"{summary['method']} {where}: {losses} in {steps} steps, {summary['seconds']:.1f} s")
     else:
-        say(f"{summary['method']} at {where}: solved in {summary['seconds']:.1f} s")
+        word = "made" if summary["layer"] is None else "solved"
+        say(f"{summary['method']} {where}: {word} in {summary['seconds']:.1f} s")
     several = summary.get("sites", [])
     for site in several or ([summary] if summary["factors"] is not None else []):
         at = f" at layer {site['layer']}" if several else ""

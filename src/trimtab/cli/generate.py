@@ -1,5 +1,6 @@
 """`trimtab generate`: text from a model, plain or steered."""
 
+from contextlib import nullcontext
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -15,6 +16,8 @@ from trimtab.cli.quiet import at_work
 from trimtab.errors import InputError
 
 if TYPE_CHECKING:
+    from trimtab.methods import Applied, Baseline
+    from trimtab.models import Prompt
     from trimtab.steering import Steering, SteeringVector
 
 
@@ -68,7 +71,7 @@ def generate(
     force: Force = False,
     json_output: Json = False,
 ) -> None:
-    """Generate from a model, plain or steered by saved vectors."""
+    """Generate from a model, plain or steered by saved vectors, or with a saved baseline at work."""
     wanted = [*(prompts or []), *(prompt_lines(prompts_file) if prompts_file else [])]
     if not wanted:
         raise InputError("no prompt given; type one as an argument, or --prompts FILE with one a line")
@@ -82,22 +85,26 @@ def generate(
         typed.insert(0, (vector, {"values": parse_values(at)} if at is not None else chosen))
     settings = given(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size)
     with at_work():
+        from trimtab.methods import Applied, Baseline, applied, load_steerable
         from trimtab.models import load_model
         from trimtab.models.compat import adopted, require_fit
-        from trimtab.steering import SteeringVector
 
-        vectors = [SteeringVector.load(path) for path, _ in typed]
-        steerings = [_resolve(saved, choice) for saved, (_, choice) in zip(vectors, typed, strict=True)]
+        saved = [(load_steerable(path), choice) for path, choice in typed]
+        vectors = [(one, choice) for one, choice in saved if not isinstance(one, Baseline)]
+        baseline = _one_baseline([(one, choice) for one, choice in saved if isinstance(one, Baseline)])
+        steerings = [_resolve(one, choice) for one, choice in vectors]
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
-        for saved in vectors:
-            require_fit(loaded, saved, force=force)
+        for one, _ in vectors:
+            require_fit(loaded, one, force=force)
         own = [adopted(loaded, steering, force=force) for steering in steerings]
         steering = reduce(add, own) if own else None
-    with at_work(), show_progress() as progress:
+    work = nullcontext(Applied()) if baseline is None else applied(loaded, *baseline)
+    with at_work(), show_progress() as progress, work as working:
+        asked = wanted if working.keeps_prompts else _changed(wanted, working, system, raw=raw)
         texts = loaded.generate(
-            wanted,
+            asked,
             steering=steering,
-            system=system,
+            system=system if working.keeps_prompts else None,
             raw=raw,
             force=force,
             progress=progress,
@@ -110,6 +117,30 @@ def generate(
         if len(wanted) > 1:
             say(*([""] if number else []), Text(f"> {prompt}", style="bold"))
         say(text)
+
+
+def _one_baseline(found: "list[tuple[Baseline, dict[str, Any]]]") -> "tuple[Baseline, str, float | None] | None":
+    """The one baseline that was typed, with direction and multiplier; it may stand beside vectors."""
+    if not found:
+        return None
+    if len(found) > 1:
+        raise InputError(
+            f"{' and '.join(one.method for one, _ in found)} are baselines, of which one at a time can be at work"
+        )
+    baseline, choice = found[0]
+    if {"values", "scale"} & choice.keys():
+        raise InputError(f"--at and --scale are about a vector's coordinate, and {baseline.method} is a baseline")
+    return baseline, choice["direction"], choice.get("multiplier")
+
+
+def _changed(prompts: "list[str]", working: "Applied", system: str | None, *, raw: bool) -> "list[Prompt]":
+    """Prompts as a baseline changes them: its system prompt in front of the one that was typed."""
+    if raw:
+        raise InputError("--raw takes prompts as they are, and a prompt in front of them needs the chat template")
+    from trimtab.models.messages import as_messages, with_system
+
+    turns = [as_messages(text) for text in prompts]
+    return [working.prompt(each if system is None else with_system(each, system)) for each in turns]
 
 
 def _resolve(vector: "SteeringVector", choice: dict[str, Any]) -> "Steering":

@@ -1,4 +1,4 @@
-"""`trimtab inspect`: what a saved vector is, where it came from, whether it fits a model."""
+"""`trimtab inspect`: what a saved vector or baseline is, where it came from, whether it fits a model."""
 
 import dataclasses
 from pathlib import Path
@@ -15,8 +15,9 @@ from trimtab.errors import InputError
 
 if TYPE_CHECKING:
     from trimtab.data import PairSet
+    from trimtab.methods import Baseline
     from trimtab.models import Model
-    from trimtab.steering import SteeringVector
+    from trimtab.steering import ModelCard, SteeringVector
 
 _TOKENS = 10
 """Promoted and demoted tokens shown."""
@@ -50,9 +51,18 @@ def inspect(
         raise InputError("--pairs needs --model: interchange accuracy is measured on the model the vector was made for")
     if pairs is None and (concept is not None or truncate):
         raise InputError("--concept and --truncate are about the pairs of --pairs; give it too, or leave them out")
-    from trimtab.steering import SteeringVector
+    from trimtab.methods import Baseline, load_steerable
 
-    vector = SteeringVector.load(path)
+    vector = load_steerable(path)
+    if isinstance(vector, Baseline):
+        if pairs is not None:
+            raise InputError(f"--pairs: {vector.method} is a baseline and has no coordinates to be interchanged")
+        described = _described_baseline(vector, path, model, device, dtype)
+        if json_output:
+            emit_json(described)
+        else:
+            _print(described)
+        return
     found = describe(vector, path)
     if model is not None:
         with at_work():
@@ -70,23 +80,51 @@ def inspect(
         _print(found)
 
 
+def _described_baseline(
+    baseline: "Baseline", path: Path, model: str | None, device: str | None, dtype: str | None
+) -> dict[str, Any]:
+    """What a baseline's directory tells, under the keys of a vector's, and what a model adds."""
+    found = {
+        "vector": str(path),
+        "method": baseline.method,
+        "settings": dict(baseline.settings),
+        "model": _card_json(baseline.model),
+        "directions": list(baseline.directions),
+        "multiplier": dict.fromkeys(baseline.directions, 1.0),
+        "edits": [],
+        "edit_ratio": None,
+        "provenance": dict(baseline.provenance),
+        "content_hash": None,
+    }
+    if model is not None:
+        with at_work():
+            from trimtab.models import load_model
+
+            problems = baseline.check_fits(load_model(model, device=device, dtype=dtype))
+        found["compatibility"] = {"model": model, "fits": not problems, "problems": problems}
+    return found
+
+
+def _card_json(card: "ModelCard") -> dict[str, Any]:
+    return {
+        "id": card.id,
+        "revision": card.revision,
+        "model_type": card.model_type,
+        "hidden_size": card.hidden_size,
+        "n_blocks": card.n_blocks,
+        "prefix_ids": list(card.prefix_ids),
+        "template_fingerprint": card.template_fingerprint,
+        "source_tokens": card.source_tokens,
+    }
+
+
 def describe(vector: "SteeringVector", path: Path) -> dict[str, Any]:
     """What the directory alone tells."""
-    card = vector.model
     return {
         "vector": str(path),
         "method": vector.method,
         "settings": dict(vector.settings),
-        "model": {
-            "id": card.id,
-            "revision": card.revision,
-            "model_type": card.model_type,
-            "hidden_size": card.hidden_size,
-            "n_blocks": card.n_blocks,
-            "prefix_ids": list(card.prefix_ids),
-            "template_fingerprint": card.template_fingerprint,
-            "source_tokens": card.source_tokens,
-        },
+        "model": _card_json(vector.model),
         "directions": list(vector.directions),
         "multiplier": multipliers(vector),
         "edits": edits_json(vector),
@@ -152,7 +190,8 @@ def _print(found: dict[str, Any]) -> None:
             say(f"{name}: " + "  ".join(f"{entry['token']!r} {number(entry['score'])}" for entry in found[name]))
     if "interchange" in found:
         _print_interchange(found["interchange"])
-    say(f"content hash {found['content_hash']}")
+    if found["content_hash"] is not None:
+        say(f"content hash {found['content_hash']}")
 
 
 def _print_interchange(found: dict[str, dict[str, Any]]) -> None:

@@ -5,7 +5,6 @@ Shapes: d hidden, n rows of a class.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from trimtab.errors import InputError
 from trimtab.fitting.engine import FitOptions
 from trimtab.fitting.settings import MAX_SEED, check_number
 from trimtab.fitting.states import READINGS, ClassStates, read_states
-from trimtab.fitting.vectors import origin
+from trimtab.fitting.vectors import json_settings, origin
 from trimtab.models.model import Model
 from trimtab.steering import Add, Clamp, Edit, Factors, FactorStats, Intervention, Positions, Site, SteeringVector
 from trimtab.steering.content import JSON
@@ -217,13 +216,14 @@ def closed_vector(
         began: `time.monotonic()` at the start of the fit.
         figures: What else is worth keeping, such as an accuracy.
     """
-    plain = dataclasses.asdict(settings)  # pyright: ignore[reportArgumentType]
+    plain = json_settings(settings)
+    seed = plain.get("seed")
     training: dict[str, JSON] = {"seconds": round(time.monotonic() - began, 3), "steps": 0, **(figures or {})}
     return SteeringVector(
         method=method,
         model=model.card(),
         edits=edits,
         directions=directions,
-        settings={name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()},
-        provenance=origin(model, pairs, plain.get("seed")) | {"training": training},
+        settings=plain,
+        provenance=origin(model, pairs, seed if isinstance(seed, int) else None) | {"training": training},
     )

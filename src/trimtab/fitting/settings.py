@@ -97,11 +97,16 @@ class TrainSettings:
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a 0-based step of `steps`, as a part of `lr`."""
-        warm = min(self.warmup_steps, steps - 1)
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        left = 1 - (step - warm) / (steps - warm)
-        return left if self.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+        return falling_rate(self.schedule, self.warmup_steps, step, steps)
+
+
+def falling_rate(schedule: str, warmup_steps: int, step: int, steps: int) -> float:
+    """The part of the first learning rate that a 0-based step of `steps` has: it rises for a while, then falls to 0."""
+    warm = min(warmup_steps, steps - 1)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    left = 1 - (step - warm) / (steps - warm)
+    return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
 def checked_layers(layer: object) -> int | tuple[int, ...]:

@@ -99,7 +99,7 @@ def fitted_vector(
         model=model.card(),
         edits=edits,
         directions=directions,
-        settings=_json_settings(settings),
+        settings=json_settings(settings),
         provenance=provenance(model, pairs, settings, fit),
     )
     if fit.diverged_at is not None:
@@ -112,9 +112,9 @@ def fitted_vector(
     return vector
 
 
-def _json_settings(settings: TrainSettings) -> dict[str, JSON]:
-    """Settings as the file format keeps them, which knows lists and no tuples."""
-    plain = dataclasses.asdict(settings)
+def json_settings(settings: object) -> dict[str, JSON]:
+    """A settings dataclass as the file formats keep it, which know lists and no tuples."""
+    plain = dataclasses.asdict(settings)  # pyright: ignore[reportArgumentType]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 

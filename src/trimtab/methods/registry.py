@@ -1,4 +1,4 @@
-"""The one place that knows every method by name, and the one function that runs them."""
+"""The one place that knows every method by name, and the functions that run them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ from trimtab.methods.interchanges import INTERCHANGES
 from trimtab.methods.maps import MAPS
 from trimtab.methods.method import Method
 from trimtab.methods.running import AUTO, SHARED_BYTES, Fit, check_settings, settings_at
+from trimtab.methods.saved import read_saved
+from trimtab.methods.steerable import Steerable
 from trimtab.methods.trained import TRAINED
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
 from trimtab.steering import SteeringVector
+from trimtab.steering.folders import BASELINE_NAME
 
 
 def _by_name(methods: Sequence[Method]) -> Mapping[str, Method]:
@@ -59,9 +62,19 @@ def check_fit(method: str, layer: int | Sequence[int] | str, settings: Mapping[s
     if isinstance(layer, str) and layer not in AUTO:
         raise InputError(f"layer {layer!r}: give a 0-based block number, or one of {', '.join(AUTO)}")
     if chosen.places == "model" and not isinstance(layer, str):
-        raise InputError(f"{method} finds the places it edits by itself; leave out the layer (it is {layer!r})")
+        why = "edits no hidden state" if chosen.is_baseline else "finds the places it edits by itself"
+        raise InputError(f"{method} {why}; leave out the layer (it is {layer!r})")
     check_settings(chosen, layer, settings)
     return chosen
+
+
+def _vector_method(method: Method) -> Method:
+    """The method; InputError if it makes no vector."""
+    if method.is_baseline:
+        raise InputError(
+            f"{method.name} is a baseline and makes no steering vector; use fit_steerable, which makes either"
+        )
+    return method
 
 
 def fit(
@@ -104,7 +117,7 @@ def fit(
         InputError: Unknown method or setting, a bad value, pairs that cannot be used.
         FitDivergedError: The loss left the finite numbers; carries the last good vector.
     """
-    chosen = check_fit(method, layer, settings)
+    chosen = _vector_method(check_fit(method, layer, settings))
     if calibration_pairs is not None and not calibrate:
         raise InputError("pairs to calibrate on were given, but calibration is switched off; leave out one of the two")
     data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
@@ -117,6 +130,87 @@ def fit(
 
     options = FitOptions(init, order, trace, progress)
     return Fit(chosen, model, data, split, layer, settings, options).vector(calibrate=calibrate)
+
+
+def fit_steerable(
+    method: str,
+    model: Model,
+    pairs: PairSet | Sequence[ContrastPair] | str | Path,
+    *,
+    layer: int | Sequence[int] | str = "auto",
+    calibrate: bool = True,
+    calibration_pairs: PairSet | Sequence[ContrastPair] | str | Path | None = None,
+    init: Array | None = None,
+    order: Array | None = None,
+    trace: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+    **settings: object,
+) -> Steerable:
+    """Learn a steering vector, as `fit` does, or a baseline: a prompt, an adapter, fine-tuned weights, nothing.
+
+    A baseline learns from all pairs: it has no layer to be looked for and no multiplier to be calibrated. It takes
+    neither a layer, nor pairs to calibrate on, nor what replays a run.
+
+    Args:
+        method: Name of a method, see `METHODS`.
+        model: From `load_model`.
+        pairs: From `load_pairs`, or whatever that takes.
+        layer: As in `fit`.
+        calibrate: As in `fit`; for a baseline without effect.
+        calibration_pairs: As in `fit`.
+        init: As in `fit`.
+        order: As in `fit`.
+        trace: As in `fit`.
+        progress: Called with a `Progress` for every unit of work.
+        settings: Fields of the method's settings dataclass; an unknown one is an error with the nearest name.
+
+    Raises:
+        InputError: Unknown method or setting, a bad value, pairs that cannot be used, or what a baseline does not take.
+        FitDivergedError: The loss left the finite numbers; carries the last good vector or baseline.
+    """
+    chosen = check_fit(method, layer, settings)
+    if not chosen.is_baseline:
+        return fit(
+            method,
+            model,
+            pairs,
+            layer=layer,
+            calibrate=calibrate,
+            calibration_pairs=calibration_pairs,
+            init=init,
+            order=order,
+            trace=trace,
+            progress=progress,
+            **settings,
+        )
+    given = {"init": init, "order": order, "trace": trace, "calibration_pairs": calibration_pairs}
+    if unused := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"{method} is a baseline, which has no use for {', '.join(unused)}; leave it out")
+    if layer != "auto":
+        raise InputError(f"{method} is a baseline and looks for no layer; leave out the layer (it is {layer!r})")
+    data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
+    if not data:
+        raise InputError(f"no pairs to learn from in {data.source!r}; give at least one")
+    return chosen.fit(model, data, settings_at(chosen, 0, settings), FitOptions(progress=progress))
+
+
+def load_steerable(path: str | Path) -> Steerable:
+    """Read what `save` wrote: a vector or a baseline, whichever is in the folder.
+
+    Raises:
+        InputError: Neither is, or it is damaged or of another version.
+    """
+    folder = Path(path)
+    if not (folder / BASELINE_NAME).is_file():
+        return SteeringVector.load(folder)
+    saved = read_saved(folder)
+    method = find_method(saved.method)
+    if method.restore is None:
+        raise InputError(f"{folder}: {saved.method} is no baseline; fetch or fit it again")
+    try:
+        return method.restore(saved)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
 
 
 def fit_layers(
@@ -147,14 +241,14 @@ def fit_layers(
     """
     if not layers or len({*layers}) != len(layers):
         raise InputError(f"layers are {list(layers)}; name at least one, each once")
-    chosen = find_method(method)
+    chosen = _vector_method(find_method(method))
     for layer in layers:
         check_fit(method, layer, settings)
     data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
     budget = settings.get("cache_bytes", SHARED_BYTES)
     assert isinstance(budget, int)  # checked with the other settings
     shared = FitOptions(progress=progress, runs=FrozenRuns(layers, budget), states=SharedStates(layers))
-    return {layer: chosen.fit(model, data, settings_at(chosen, layer, settings), shared) for layer in layers}
+    return {layer: chosen.vector(model, data, settings_at(chosen, layer, settings), shared) for layer in layers}
 
 
 def fit_many(
@@ -189,7 +283,7 @@ def fit_many(
     """
     if isinstance(layer, str):
         raise InputError(f"layer {layer!r}: fit_many takes block numbers; fit finds a layer for one concept")
-    chosen = check_fit(method, layer, settings)
+    chosen = _vector_method(check_fit(method, layer, settings))
     built, options = settings_at(chosen, layer, settings), FitOptions(progress=progress)
     splits: dict[str, Split] = {}
     for name, pairs in concepts.items():
@@ -238,7 +332,7 @@ def _one_by_one(
     found: list[SteeringVector | FitDivergedError] = []
     for pairs in concepts:
         try:
-            found.append(method.fit(model, pairs, settings, options))
+            found.append(method.vector(model, pairs, settings, options))
         except FitDivergedError as error:
             found.append(error)
     return found

@@ -136,7 +136,7 @@ class Fit:
     def _made(
         self, settings: Mapping[str, object], pairs: PairSet, layer: int | Sequence[int], options: FitOptions
     ) -> SteeringVector:
-        return self.method.fit(self.model, pairs, settings_at(self.method, layer, settings), options)
+        return self.method.vector(self.model, pairs, settings_at(self.method, layer, settings), options)
 
     def _plain(self) -> SteeringVector:
         """The vector without multipliers, learnt from all pairs; the layer may be looked for."""
@@ -172,7 +172,7 @@ class Fit:
 
         def short(train: PairSet, layer: int) -> SteeringVector:
             assert trial is not None
-            return method.fit(model, train, trial(settings_at(method, layer, settings)), shared)
+            return method.vector(model, train, trial(settings_at(method, layer, settings)), shared)
 
         def whole(train: PairSet, layer: int) -> SteeringVector:
             made.append(layer)

@@ -6,16 +6,20 @@ Most methods return a `SteeringVector`. The baselines that edit no hidden state 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.errors import InputError
 from trimtab.models import Model
 from trimtab.models.apply import Row
+from trimtab.models.compat import card_problems
 from trimtab.models.messages import Prompt
-from trimtab.steering import SteeringVector
+from trimtab.steering import ModelCard, SteeringVector
+from trimtab.steering.content import JSON
 
 
 def as_it_is(prompt: Prompt) -> Prompt:
@@ -35,6 +39,11 @@ class Applied:
     steering: Row = None
     prompt: Callable[[Prompt], Prompt] = as_it_is
 
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether prompts stay what they are."""
+        return self.prompt is as_it_is
+
 
 class Baseline(ABC):
     """A steerable that edits no hidden state.
@@ -42,10 +51,20 @@ class Baseline(ABC):
     Attributes:
         method: Name of the method that made it.
         directions: Which directions it has.
+        model: The model it was made for.
+        settings: How it was made.
+        provenance: Where it comes from: data, run, versions.
     """
 
     method: str
     directions: Sequence[str]
+    model: ModelCard
+    settings: Mapping[str, JSON]
+    provenance: Mapping[str, JSON]
+
+    def check_fits(self, model: Model) -> list[str]:
+        """Everything about it that does not fit a model, one sentence each; empty when it fits."""
+        return card_problems(model, self.model, self.method)
 
     @abstractmethod
     def applied(self, model: Model, direction: str, multiplier: float) -> AbstractContextManager[Applied]:
@@ -57,6 +76,12 @@ class Baseline(ABC):
 
 
 Steerable = SteeringVector | Baseline
+
+
+def require_one(method: str, multiplier: float, reason: str) -> None:
+    """Raise InputError, with the reason, for a multiplier that something without strength cannot take."""
+    if multiplier != 1:
+        raise InputError(f"multiplier is {multiplier:g}, and {method} takes 1 alone: {reason}")
 
 
 @contextmanager
@@ -77,5 +102,11 @@ def applied(
     if isinstance(steerable, SteeringVector):
         yield Applied(steerable.steering(direction, multiplier))
         return
-    with steerable.applied(model, direction, 1.0 if multiplier is None else multiplier) as at_work:
+    if direction not in steerable.directions:
+        has = " and ".join(steerable.directions)
+        raise InputError(f"{steerable.method} has no direction {direction!r}; it has {has}")
+    share = 1.0 if multiplier is None else multiplier
+    if not math.isfinite(share):
+        raise InputError(f"multiplier is {share}; give a finite number")
+    with steerable.applied(model, direction, share) as at_work:
         yield at_work

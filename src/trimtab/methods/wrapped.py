@@ -44,7 +44,7 @@ def child_edits(
     groups: Sequence[object] = [tuple(layers)] if name in TOGETHER else list(layers)
     found: dict[str, list[Edit]] = {}
     for layer in groups:
-        vector = child.fit(model, pairs, build_settings(child.settings, {**common, "layer": layer}), options)
+        vector = child.vector(model, pairs, build_settings(child.settings, {**common, "layer": layer}), options)
         for way, indices in vector.directions.items():
             found.setdefault(way, []).extend(vector.edits[index] for index in indices)
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.errors import InputError
 from trimtab.models.families import hook_point
-from trimtab.steering import Edit, Steering, SteeringVector
+from trimtab.steering import Edit, ModelCard, Steering, SteeringVector
 
 if TYPE_CHECKING:
     from trimtab.models.chat import ChatFormat
@@ -16,18 +16,9 @@ if TYPE_CHECKING:
 
 def check_fits(model: Model, vector: SteeringVector) -> list[str]:
     """Everything about the vector that does not fit the model, one sentence each; empty when it fits."""
-    card, problems = vector.model, []
-    if card.hidden_size != model.hidden_size:
-        problems.append(f"the vector was made for hidden size {card.hidden_size}, the model has {model.hidden_size}")
-    if card.n_blocks != model.n_blocks:
-        problems.append(f"the vector was made for {card.n_blocks} blocks, the model has {model.n_blocks}")
-    if problems:
+    problems = card_problems(model, vector.model, "vector")
+    if not same_size(model, vector):
         return problems
-    if card.model_type not in (None, model.layout.model_type):
-        problems.append(f"the vector was made for a {card.model_type} model, this one is {model.layout.model_type}")
-    template = _other_template(model.chat, card.prefix_ids, card.template_fingerprint)
-    if template is not None:
-        problems.append(f"the vector was made with {template}")
     for edit in vector.edits:
         site = edit.intervention.site
         try:
@@ -35,6 +26,38 @@ def check_fits(model: Model, vector: SteeringVector) -> list[str]:
         except InputError as error:
             problems.append(str(error))
     return problems
+
+
+def card_problems(model: Model, card: ModelCard, what: str) -> list[str]:
+    """Where a model is not the one on a card, one sentence each; only the first if width or depth differ.
+
+    Args:
+        model: The model.
+        card: What something was made for.
+        what: What to call that thing.
+    """
+    problems = []
+    if card.hidden_size != model.hidden_size:
+        problems.append(f"the {what} was made for hidden size {card.hidden_size}, the model has {model.hidden_size}")
+    if card.n_blocks != model.n_blocks:
+        problems.append(f"the {what} was made for {card.n_blocks} blocks, the model has {model.n_blocks}")
+    if problems:
+        return problems
+    if card.model_type not in (None, model.layout.model_type):
+        problems.append(f"the {what} was made for a {card.model_type} model, this one is {model.layout.model_type}")
+    template = _other_template(model.chat, card.prefix_ids, card.template_fingerprint)
+    if template is not None:
+        problems.append(f"the {what} was made with {template}")
+    return problems
+
+
+def require_card(model: Model, card: ModelCard, what: str) -> None:
+    """Raise InputError, which lists what differs, unless the model is the one on a card; arguments as above."""
+    problems = card_problems(model, card, what)
+    if problems:
+        raise InputError(
+            f"{what} for {card.id!r} does not fit {model.name!r}: {'; '.join(problems)}; fit it again for this model"
+        )
 
 
 def _other_template(chat: ChatFormat, prefix_ids: tuple[int, ...], fingerprint: str | None) -> str | None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, cast
-from uuid import uuid4
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -19,6 +15,7 @@ from trimtab.errors import InputError
 from trimtab.steering.card import model_card_text
 from trimtab.steering.content import CLASSES, JSON, PREFIX_TENSOR, SCHEMA_VERSION, config_of, tensors_of
 from trimtab.steering.factors import Factors, FactorStats
+from trimtab.steering.folders import BASELINE_NAME, CARD_NAME, CONFIG_NAME, TENSORS_NAME, text_bytes, write_folder
 from trimtab.steering.gates import build_gate
 from trimtab.steering.intervention import Intervention
 from trimtab.steering.positions import Positions
@@ -26,12 +23,7 @@ from trimtab.steering.site import Site
 from trimtab.steering.transforms import build_transform
 from trimtab.steering.vector import Edit, ModelCard, SteeringVector
 
-CONFIG_NAME = "steering_config.json"
-TENSORS_NAME = "steering.safetensors"
-CARD_NAME = "README.md"
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
-_TRIES = 100
-"""How often a save tries to rename while other processes save to the same path."""
 
 
 def save_vector(vector: SteeringVector, path: Path, *, overwrite: bool = False) -> Path:
@@ -43,99 +35,14 @@ def save_vector(vector: SteeringVector, path: Path, *, overwrite: bool = False) 
         InputError: `check_free` refuses the path, it cannot be written, or a setting or the provenance is not JSON.
     """
     path = Path(path)
-    check_free(path, overwrite=overwrite)
     try:
         config = json.dumps(config_of(vector), indent=2, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"the vector's settings or provenance cannot be written as JSON: {error}") from error
-    texts = {CONFIG_NAME: config + "\n", CARD_NAME: model_card_text(vector)}
-    tensors = tensors_of(vector)
-    try:
-        target = path.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.parent / f".trimtab-{uuid4().hex}"
-        try:
-            finished = staging / "finished"
-            finished.mkdir(parents=True)
-            for name, text in texts.items():
-                # A lone surrogate (a file name that is not UTF-8) becomes its JSON escape.
-                (finished / name).write_text(text, encoding="utf-8", errors="backslashreplace")
-            # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
-            (finished / TENSORS_NAME).write_bytes(safetensors.torch.save(tensors))
-            _put(finished, target, staging / "replaced", overwrite=overwrite)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write {path} ({error}); choose another --out") from error
-    return path
-
-
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError if a vector may not be written at `path`; called before long work too."""
-    try:
-        target, problem = path.resolve(), None
-        for _ in range(_TRIES):
-            seen = _identity(target)
-            problem = _obstacle(path, target, overwrite=overwrite)
-            if problem is None or _identity(target) == seen:  # else another process swaps it at this moment: look again
-                break
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a null character
-        problem = f"cannot write {str(path)!r} ({error}); choose another --out"
-    if problem is not None:
-        raise InputError(problem)
-
-
-def _identity(target: Path) -> tuple[int, ...] | None:
-    """What tells a folder from another one that takes its place; None where nothing is."""
-    try:
-        found = target.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns
-
-
-def _obstacle(path: Path, target: Path, *, overwrite: bool) -> str | None:
-    """Why no vector may be written at `target`, in one line; None if it may."""
-    if not target.exists():
-        above = next(folder for folder in target.parents if folder.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            return f"cannot write {path}: {above} is no folder that may be written; choose another --out"
-        return None
-    if not overwrite:
-        return f"{path} exists already; choose another --out or pass --overwrite (overwrite=True)"
-    try:
-        names = {child.name for child in target.iterdir()}
-    except (NotADirectoryError, FileNotFoundError):  # a file, or gone by now
-        names = {""}
-    if names and CONFIG_NAME not in names:
-        return f"{path} is not a saved vector and will not be overwritten; choose another --out"
-    foreign = sorted(names - {CONFIG_NAME, TENSORS_NAME, CARD_NAME})
-    if foreign:
-        return (
-            f"{path} also holds {', '.join(foreign)}, which overwriting would delete; move it or choose another --out"
-        )
-    if Path.cwd().is_relative_to(target):
-        return f"{path} is the folder you are in, which cannot be replaced; leave it first or choose another --out"
-    return None
-
-
-def _put(finished: Path, target: Path, aside: Path, *, overwrite: bool) -> None:
-    """Rename `finished` to `target`; what stood there waits under `aside` and comes back if that fails."""
-    for _ in range(_TRIES):
-        try:
-            if target.exists():
-                check_free(target, overwrite=overwrite)
-                shutil.rmtree(aside, ignore_errors=True)
-                target.rename(aside)
-            finished.rename(target)
-            return
-        except BaseException as error:
-            if aside.exists() and not target.exists():
-                aside.rename(target)
-            # Another process was faster: it took the old vector away or put its own there.
-            if not isinstance(error, OSError) or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
-                raise
-    raise InputError(f"{target} is being written by other processes; choose another --out")
+    files = {CONFIG_NAME: text_bytes(config + "\n"), CARD_NAME: text_bytes(model_card_text(vector))}
+    # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
+    files[TENSORS_NAME] = safetensors.torch.save(tensors_of(vector))
+    return write_folder(path, files, overwrite=overwrite)
 
 
 def load_vector(path: Path) -> SteeringVector:
@@ -168,6 +75,10 @@ def _read_config(path: Path) -> dict[str, JSON]:
     if not (path / CONFIG_NAME).exists() and _is_or_holds_pickle(path):
         raise InputError(
             f"{path} is or holds a pickle, which trimtab never reads; a vector is a directory with {CONFIG_NAME}"
+        )
+    if (path / BASELINE_NAME).is_file():
+        raise InputError(
+            f"{path} holds a baseline, which is no vector; tt.load_steerable and `trimtab generate --vector` take it"
         )
     if not path.is_dir() or not (path / CONFIG_NAME).is_file():
         raise InputError(

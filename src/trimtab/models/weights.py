@@ -1,0 +1,83 @@
+"""Other weights in a model for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.errors import InputError
+
+
+def floating_weights(hf: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that can be trained, by name; one that is used in two places (tied embeddings) occurs once.
+
+    Raises:
+        InputError: Some of them are not here (on the meta device), or there are none (all are quantised).
+    """
+    found = {name: weight for name, weight in hf.named_parameters() if weight.is_floating_point()}
+    if not found:
+        raise InputError(f"{type(hf).__name__} has no floating-point weights; load it without quantisation")
+    if any(weight.is_meta for weight in found.values()):
+        raise InputError(f"some weights of {type(hf).__name__} are offloaded; load the model on one device")
+    return found
+
+
+@contextmanager
+def exchanged(hf: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other values in place of some weights, for a while.
+
+    The parameters stay the same objects and only what they hold is exchanged, so ties stay ties; afterwards they hold
+    the very memory that they held before.
+
+    Args:
+        hf: The model.
+        weights: By name, of the shapes that the model has; they are brought to its devices and dtypes.
+
+    Raises:
+        InputError: A name or a shape that the model does not have.
+    """
+    own = floating_weights(hf)
+    check_weights(hf, weights)
+    held = {name: own[name].data for name in weights}
+    try:
+        for name, value in weights.items():
+            own[name].data = value.to(device=held[name].device, dtype=held[name].dtype)
+        yield
+    finally:
+        for name, value in held.items():
+            own[name].data = value
+
+
+def check_weights(hf: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise InputError unless the model has weights of these names and shapes."""
+    own = floating_weights(hf)
+    for name, value in weights.items():
+        shape = None if name not in own else tuple(own[name].shape)
+        if shape != tuple(value.shape):
+            has = "has no such weight" if shape is None else f"has {shape} there"
+            raise InputError(
+                f"the weights hold {name} of shape {tuple(value.shape)}, and {type(hf).__name__} {has}; "
+                "use the model that was fine-tuned"
+            )
+
+
+@torch.no_grad()
+def between(hf: nn.Module, weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The model's own weights moved by a share of the way to others; 1 is the others themselves, to the last bit.
+
+    Raises:
+        InputError: As `exchanged`.
+    """
+    check_weights(hf, weights)
+    if share == 1:
+        return dict(weights)
+    own, found = floating_weights(hf), {}
+    for name, value in weights.items():
+        start = own[name].data
+        wide = torch.promote_types(start.dtype, torch.float32)
+        first = start.to(wide)
+        found[name] = (first + share * (value.to(start.device, wide) - first)).to(start.dtype)
+    return found
