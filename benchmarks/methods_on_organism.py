@@ -5,8 +5,9 @@
     python -m benchmarks.methods_on_organism --tables       # tables and figure again, of the results that are there
 
 For each concept 48 pairs to learn from and 24 others to choose on. Every method is fitted with its default settings at
-the same layers (`LAYERS`), or once where it finds its places itself. Layer and multipliers are then chosen as
-`trimtab.fit` does, without a judge: from what the steered model writes by itself on the 24 pairs' prompts. Baselines (a
+the same layers (`LAYERS`), or once where it finds its places itself, and methods that read states of the two classes
+with each reading that `reading="auto"` tries. Layer, reading and multipliers are then chosen as `trimtab.fit` does,
+without a judge: from what the steered model writes by itself on the 24 pairs' prompts. Baselines (a
 prompt, an adapter, fine-tuning, nothing) are fitted once and work at multiplier 1. What was chosen is judged by the
 organism's exact judge on 40 prompts never seen, and its side effects are measured on prompts of another kind.
 
@@ -113,32 +114,43 @@ def folder(method: str, concept: str, place: str) -> Path:
     return BUILD / method / concept / place
 
 
+def places_of(name: str) -> dict[str, dict[str, Any]]:
+    """Every fit of a method that is made, by the name of its folder, with its settings."""
+    from trimtab.methods.registry import find_method
+    from trimtab.methods.running import readings_of
+
+    method, settings = find_method(name), SETTINGS.get(name, {})
+    layers = [{}] if method.places == "model" else [{"layer": layer} for layer in LAYERS]
+    readings = [{"reading": reading} for reading in readings_of(method, settings)] or [{}]
+    every = [{**layer, **reading, **settings} for layer in layers for reading in readings]
+    return {"-".join(str(each[key]) for key in ("layer", "reading") if key in each) or "once": each for each in every}
+
+
 def fit_method(name: str, concepts: Sequence[str]) -> dict[str, Any]:
-    """Fits a method to concepts at all layers, those together that it can train in lockstep; keeps what it makes."""
+    """Fits a method to concepts at all places, those together that it can train in lockstep; keeps what it makes."""
     from trimtab.errors import FitDivergedError, InputError
     from trimtab.fitting import FitOptions
     from trimtab.fitting.settings import build_settings
     from trimtab.fitting.states import SharedStates
     from trimtab.methods.registry import find_method
 
-    model, method = organism(), find_method(name)
-    places = [None] if method.places == "model" else list(LAYERS)
+    model, method, places = organism(), find_method(name), places_of(name)
     errors: dict[str, str] = {}
     for concept in concepts:
         shutil.rmtree(BUILD / name / concept, ignore_errors=True)
-    began, seconds = time.perf_counter(), dict.fromkeys(concepts, 0.0)
+    seconds = dict.fromkeys(concepts, 0.0)
     data = {concept: pairs_of(concept)[0] for concept in concepts}
     shared = {concept: SharedStates(LAYERS) for concept in concepts}
-    for place in places:
-        given = {} if place is None else {"layer": place}
-        settings = build_settings(method.settings, {**given, **SETTINGS.get(name, {})})
+    for place, given in places.items():
+        settings = build_settings(method.settings, given)
+        found: dict[str, Any] = {}
         if method.many is not None:
             began = time.perf_counter()
             made = method.many(model, list(data.values()), settings, FitOptions())
-            each = (time.perf_counter() - began) / len(concepts)
             found = dict(zip(data, made, strict=True))
+            each = (time.perf_counter() - began) / len(concepts)
+            seconds = {concept: seconds[concept] + each for concept in concepts}
         else:
-            found, each = {}, None
             for concept, pairs in data.items():
                 began = time.perf_counter()
                 try:
@@ -147,12 +159,10 @@ def fit_method(name: str, concepts: Sequence[str]) -> dict[str, Any]:
                     found[concept] = error
                 seconds[concept] += time.perf_counter() - began
         for concept, one in found.items():
-            if each is not None:
-                seconds[concept] += each
             if isinstance(one, Exception):
                 errors[f"{concept} {place}"] = str(one)
             else:
-                one.save(folder(name, concept, "once" if place is None else str(place)), overwrite=True)
+                one.save(folder(name, concept, place), overwrite=True)
     for concept in concepts:
         record = {"key": key_of(name), "seconds": seconds[concept] / len(places),
                   "errors": {k: v for k, v in errors.items() if k.split()[0] == concept}}  # fmt: skip
@@ -179,12 +189,12 @@ def judge_concept(concept: str, methods: Sequence[str]) -> dict[str, float]:
 
     model, (train, held) = organism(), pairs_of(concept)
     began = time.perf_counter()
-    vectors: dict[str, dict[int, SteeringVector]] = {}
+    vectors: dict[str, dict[str, SteeringVector]] = {}
     chosen: dict[str, Steerable] = {}
     for name in methods:
         loaded = _loaded(name, concept)
         baselines = [one for one in loaded.values() if isinstance(one, Baseline)]
-        found = {layer: one for layer, one in loaded.items() if not isinstance(one, Baseline)}
+        found = {place: one for place, one in loaded.items() if not isinstance(one, Baseline)}
         if baselines:
             chosen[name] = baselines[0]
         elif found:
@@ -206,16 +216,11 @@ def judge_concept(concept: str, methods: Sequence[str]) -> dict[str, float]:
     return {"search": searched, "all": time.perf_counter() - began}
 
 
-def _loaded(name: str, concept: str) -> dict[int, Steerable]:
+def _loaded(name: str, concept: str) -> dict[str, Steerable]:
     from trimtab.methods import load_steerable
 
-    found: dict[int, Steerable] = {}
-    for place in (*map(str, LAYERS), "once"):
-        path = folder(name, concept, place)
-        if path.is_dir():
-            layer = -1 if place == "once" else int(place)
-            found[layer] = load_steerable(path)
-    return found
+    kept = {place: folder(name, concept, place) for place in places_of(name)}
+    return {place: load_steerable(path) for place, path in kept.items() if path.is_dir()}
 
 
 def _record(steerable: Steerable, result: Any) -> dict[str, Any]:
@@ -226,6 +231,7 @@ def _record(steerable: Steerable, result: Any) -> dict[str, Any]:
         record["rows"][way]["unrelated_kl"] = list(values)
     is_baseline = isinstance(steerable, Baseline)
     edits = () if is_baseline else steerable.edits
+    record["reading"] = steerable.settings.get("reading")
     record["layers"] = sorted({edit.intervention.site.layer for edit in edits})
     record["multipliers"] = dict.fromkeys(steerable.directions, 1.0) if is_baseline else dict(steerable.multipliers)
     return record
