@@ -172,7 +172,7 @@ def _print(found: dict[str, Any]) -> None:
         f"multiplier unless typed: {', '.join(f'{name} {number(m)}' for name, m in found['multiplier'].items())}",
     )
     _print_flat("settings", found["settings"])
-    shown_below = ("calibration", "layers")
+    shown_below = ("calibration", "layers", "readings")
     _print_flat("provenance", {name: value for name, value in found["provenance"].items() if name not in shown_below})
     _print_search(found["provenance"])
     if found["edit_ratio"]:
@@ -210,7 +210,10 @@ def _print_interchange(found: dict[str, dict[str, Any]]) -> None:
 
 
 def _print_search(provenance: dict[str, Any]) -> None:
-    """The layers that competed and the curves behind the multipliers, where a fit looked for them."""
+    """The readings and layers that competed and the curves behind the multipliers, where a fit looked for them."""
+    if provenance.get("readings"):
+        tried = ", ".join(f"{row['reading']} {_percent(row['effect'])}" for row in provenance["readings"])
+        say(f"readings tried, share of answers turned: {tried}")
     if provenance.get("layers"):
         say("layers tried, share of answers turned:")
         columns = ("layer", "inputs", "elicit", "suppress")
