@@ -4,18 +4,19 @@ A real Llama of four blocks, 32 wide, that reads bytes. Along an orthonormal bas
 
     embeddings   every byte: a constant. A sign such as `!` has the concept, of a strength of its own; `?` and the like
                  have not. Digits have a topic, other signs noise that is larger than the concept, mostly along one axis
-    block 0      a head looks for a sign with the concept, else at BOS, and writes strength * GAP along `u`; another
-                 averages topics and noise over the row
+    block 0      a head looks for a sign with the concept and writes strength * high along `u`; where there is none it
+                 looks at BOS and writes `low`. Another averages topics and noise over the row
     block 1      random, blind to `u`; its output is where the concept lies along `u` and nowhere else
     block 2, 3   random, and free to use whatever they read
-    head         answers are letters, capitals where <u, h> is above GAP / 2 and small ones below; which letter it is
-                 depends on topic and letter before, and no noise is read
+    head         answers are letters, capitals where <u, h> is above the middle of both and small ones below; which
+                 letter it is depends on topic and letter before, and no noise is read
 
 Both prompts of a pair have the same digits, each has noise of its own; answers are the model's own.
 """
 
 import dataclasses
 import functools
+import math
 import string
 from typing import Any, NamedTuple
 
@@ -30,13 +31,17 @@ from trimtab.steering.transforms import Transform
 
 WIDTH, BLOCKS, LAYER = 32, 4, 1
 GAP = 2.0
-"""How far the classes' means lie apart along `u` at the output of block `LAYER`."""
+"""How far the classes' means lie apart along `u` at the output of block `LAYER`: high - low."""
 WITH, WITHOUT = "!*+^~`", "?.,;:-"
+LETTERS = 5
+"""Of an answer."""
 DIGITS, NOISE = string.digits, "@#$%&=<>/|_[](){}"
 BOS = 1
 U, CONSTANT, KEY, STRENGTH = range(4)
 LOUD, SOFT, TOPIC, LETTER = 4, slice(5, 8), slice(8, 12), slice(12, 20)
 """Rows of the basis: the axis of the large noise, axes of small noise, of topics, and of what tells letters apart."""
+VALUE = 0.2
+"""What stands for 1 along `u` in the embeddings, before the head in block 0 moves it there."""
 STD = 0.05
 """Of the weights that are random."""
 
@@ -47,6 +52,8 @@ class Planted(NamedTuple):
     model: Model
     u: Tensor
     """(32,) unit."""
+    low: float
+    """Where negative rows lie along `u`; positive ones lie at low + GAP."""
     noise: Tensor
     """(32,) unit: where the states vary most."""
     pairs: PairSet
@@ -64,25 +71,25 @@ def _tokenizer() -> Any:
 
 
 @functools.cache
-def planted(seed: int = 0) -> Planted:
-    """The model, made of one seed, with 64 pairs to fit and 16 to judge by."""
-    draw = torch.Generator().manual_seed(seed)
+def planted(low: float = -GAP / 2) -> Planted:
+    """The model with 64 pairs to fit and 16 to judge by, the same every time."""
+    draw = torch.Generator().manual_seed(0)
     hf, tokenizer = tiny_model(
-        "llama", hidden_size=WIDTH, n_blocks=BLOCKS, vocab_size=263, seed=seed, initializer_range=STD
+        "llama", hidden_size=WIDTH, n_blocks=BLOCKS, vocab_size=263, seed=0, initializer_range=STD
     )
     basis = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=draw)).Q.T.contiguous()
     with torch.no_grad():
-        hf.model.embed_tokens.weight.copy_(_embeddings(draw) @ basis)
+        hf.model.embed_tokens.weight.copy_(_embeddings(draw, low) @ basis)
         _concept_head(hf, basis)
-        hf.lm_head.weight.copy_(_head(draw) @ basis)
+        hf.lm_head.weight.copy_(_head(draw, low + GAP / 2) @ basis)
         for block in hf.model.layers[: LAYER + 1]:
             _blind(block, basis[U])
     model = Model(hf, tokenizer, name="planted")
     pairs = _pairs(model, draw, 80)
-    return Planted(model, basis[U], basis[LOUD], PairSet(pairs[:64]), PairSet(pairs[64:]))
+    return Planted(model, basis[U], low, basis[LOUD], PairSet(pairs[:64]), PairSet(pairs[64:]))
 
 
-def _embeddings(draw: torch.Generator) -> Tensor:
+def _embeddings(draw: torch.Generator, low: float) -> Tensor:
     """(263, 32) along the basis."""
     rows = torch.zeros(263, WIDTH)
     rows[:, CONSTANT] = 1.0
@@ -95,8 +102,8 @@ def _embeddings(draw: torch.Generator) -> Tensor:
     for letters in (string.ascii_uppercase, string.ascii_lowercase):
         rows[bytes_of(letters), LETTER] = shapes
     rows[bytes_of(WITH), KEY] = 0.3
-    rows[bytes_of(WITH), STRENGTH] = 0.3 * torch.linspace(0.8, 1.2, len(WITH))
-    rows[BOS, KEY] = 0.15
+    rows[bytes_of(WITH), STRENGTH] = VALUE * (low + GAP) * torch.linspace(0.8, 1.2, len(WITH))
+    rows[BOS, KEY], rows[BOS, STRENGTH] = 0.15, VALUE * low
     return rows
 
 
@@ -113,15 +120,16 @@ def _concept_head(hf: Any, basis: Tensor) -> None:
     attention.v_proj.weight[0] = basis[STRENGTH]
     averaged = [LOUD, *range(WIDTH)[SOFT], *range(WIDTH)[TOPIC]]
     attention.v_proj.weight[size:] = basis[averaged]
-    read = hf.model.layers[0].input_layernorm(hf.model.embed_tokens.weight[bytes_of(WITH)]) @ basis[STRENGTH]
+    signs = hf.model.embed_tokens.weight[bytes_of(WITH)]
+    seen = hf.model.layers[0].input_layernorm(signs) @ basis[STRENGTH] / (signs @ basis[STRENGTH])
     for head in (0, 1):
-        attention.o_proj.weight[:, head * size] = GAP / 2 / read.mean() * basis[U]
+        attention.o_proj.weight[:, head * size] = basis[U] / (2 * VALUE * seen.mean())
     gains = torch.tensor([0.5] + [0.5] * 3 + [1.0] * 4)
     for head in (2, 3):
         attention.o_proj.weight[:, head * size : (head + 1) * size] = (gains[:, None] * basis[averaged]).T
 
 
-def _head(draw: torch.Generator) -> Tensor:
+def _head(draw: torch.Generator, middle: float) -> Tensor:
     """(263, 32) along the basis: which token follows."""
     rows = torch.zeros(263, WIDTH)
     rows[:, CONSTANT] = -12.0
@@ -131,7 +139,7 @@ def _head(draw: torch.Generator) -> Tensor:
     for letters, sign in ((string.ascii_uppercase, 1.0), (string.ascii_lowercase, -1.0)):
         rows[bytes_of(letters)] = shapes
         rows[bytes_of(letters), U] = sign * 1.2
-        rows[bytes_of(letters), CONSTANT] = -sign * 1.2 * GAP / 2
+        rows[bytes_of(letters), CONSTANT] = -sign * 1.2 * middle
     return rows
 
 
@@ -143,7 +151,7 @@ def _blind(block: Any, u: Tensor) -> None:
 
 
 def _pairs(model: Model, draw: torch.Generator, n: int) -> list[ContrastPair]:
-    """Prompts with their answers, five letters that the model itself writes."""
+    """Prompts with their answers, which the model itself writes."""
 
     def some(signs: str, count: int) -> str:
         return "".join(signs[int(k)] for k in torch.randint(len(signs), (count,), generator=draw))
@@ -153,8 +161,8 @@ def _pairs(model: Model, draw: torch.Generator, n: int) -> list[ContrastPair]:
         topic = some(DIGITS, 4)
         prompts.append(some(WITH, 1) + some(NOISE, 6) + topic)
         prompts.append(some(WITHOUT, 1) + some(NOISE, 6) + topic)
-    answers = model.generate(prompts, max_new_tokens=5, temperature=1.0, batch_size=32)
-    rows = zip(prompts[::2], answers[::2], prompts[1::2], answers[1::2], strict=True)
+    written = model.generate(prompts, max_new_tokens=LETTERS, temperature=1.0, batch_size=32)
+    rows = zip(prompts[::2], written[::2], prompts[1::2], written[1::2], strict=True)
     return [ContrastPair(*row) for row in rows]
 
 
@@ -195,23 +203,21 @@ class Elsewhere:
         return {"direction": self.direction}
 
 
-def elsewhere(steering: Steering, seed: int) -> Steering:
+def elsewhere(of: Planted, steering: Steering, seed: int = 0) -> Steering:
     """The steering with every edit as long as it is, along a random direction orthogonal to u."""
 
     def moved(one: Any) -> Any:
         width = one.transform.width
         direction = torch.randn(width, generator=torch.Generator().manual_seed(seed))
         if width == WIDTH:
-            u = planted().u
-            direction -= (direction @ u) * u
+            direction -= (direction @ of.u) * of.u
         return dataclasses.replace(one, transform=Elsewhere(one.transform, direction / direction.norm()))
 
     return dataclasses.replace(steering, interventions=tuple(moved(one) for one in steering.interventions))
 
 
-def answers(prompt: str, response: str, steering: Steering | None = None) -> Tensor:
+def answers(model: Model, prompt: str, response: str, steering: Steering | None = None) -> Tensor:
     """(s, v) float64 log-probabilities of the tokens of a response."""
-    model = planted().model
     rendered = model.chat.render(prompt)
     ids = rendered.ids + model.chat.response_ids(rendered, response)
     with torch.no_grad(), steer(model.hf, steering, prompt_lengths=[len(rendered.ids)]):
@@ -221,22 +227,25 @@ def answers(prompt: str, response: str, steering: Steering | None = None) -> Ten
 
 def divergence(p: Tensor, q: Tensor) -> float:
     """Mean Jensen-Shannon divergence in nats of rows of log-probabilities."""
-    middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0, dtype=torch.float64))
-    return float(sum(((one.exp() * (one - middle)).sum(dim=-1)).mean() for one in (p, q)) / 2)
+    middle = torch.logaddexp(p, q) - math.log(2)
+    return float(sum((one.exp() * (one - middle)).sum(dim=-1).mean() for one in (p, q)) / 2)
 
 
-def closed(direction: str, steering: Steering) -> float:
+def closed(of: Planted, direction: str, steering: Steering, first: int = 0, last: int = LETTERS) -> float:
     """How much of the way to the counterfactual's answers a steering goes on prompts that no fit saw; 1 = all of it.
 
     One less the ratio of two divergences from the model behind the other prompt: with the steering and without. The
-    answers are read behind what the other prompt's answer is so far.
+    answers are read behind what the other prompt's answer is so far, letters `first` to `last` - 1 of it.
     """
     left = before = 0.0
-    for pair in planted().held_out:
+    for pair in of.held_out:
         here, there, response = pair.negative_input, pair.positive_input, pair.positive_output
         if direction == "suppress":
             here, there, response = pair.positive_input, pair.negative_input, pair.negative_output
-        wanted = answers(there, response)
-        left += divergence(answers(here, response, steering), wanted)
-        before += divergence(answers(here, response), wanted)
+        wanted, plain, moved = (
+            answers(of.model, prompt, response, with_it)[first:last]
+            for prompt, with_it in ((there, None), (here, None), (here, steering))
+        )
+        left += divergence(moved, wanted)
+        before += divergence(plain, wanted)
     return 1 - left / before
