@@ -216,12 +216,16 @@ def elsewhere(of: Planted, steering: Steering, seed: int = 0) -> Steering:
     return dataclasses.replace(steering, interventions=tuple(moved(one) for one in steering.interventions))
 
 
-def answers(model: Model, prompt: str, response: str, steering: Steering | None = None) -> Tensor:
-    """(s, v) float64 log-probabilities of the tokens of a response."""
-    rendered = model.chat.render(prompt)
-    ids = rendered.ids + model.chat.response_ids(rendered, response)
-    with torch.no_grad(), steer(model.hf, steering, prompt_lengths=[len(rendered.ids)]):
-        logits = model.hf(input_ids=torch.tensor([ids])).logits[0, len(rendered.ids) - 1 : -1]
+def answers(model: Model, rows: list[tuple[str, str]], steering: Steering | None = None) -> Tensor:
+    """(b, s, v) float64 log-probabilities of the tokens of responses, each behind its prompt; all are equally long."""
+    rendered = [model.chat.render(prompt) for prompt, _ in rows]
+    (length,) = {len(prompt.ids) for prompt in rendered}
+    ids = [
+        prompt.ids + model.chat.response_ids(prompt, response)
+        for prompt, (_, response) in zip(rendered, rows, strict=True)
+    ]
+    with torch.no_grad(), steer(model.hf, steering, prompt_lengths=[length] * len(rows)):
+        logits = model.hf(input_ids=torch.tensor(ids)).logits[:, length - 1 : -1]
     return logits.double().log_softmax(dim=-1)
 
 
@@ -237,15 +241,13 @@ def closed(of: Planted, direction: str, steering: Steering, first: int = 0, last
     One less the ratio of two divergences from the model behind the other prompt: with the steering and without. The
     answers are read behind what the other prompt's answer is so far, letters `first` to `last` - 1 of it.
     """
-    left = before = 0.0
-    for pair in of.held_out:
-        here, there, response = pair.negative_input, pair.positive_input, pair.positive_output
-        if direction == "suppress":
-            here, there, response = pair.positive_input, pair.negative_input, pair.negative_output
-        wanted, plain, moved = (
-            answers(of.model, prompt, response, with_it)[first:last]
-            for prompt, with_it in ((there, None), (here, None), (here, steering))
-        )
-        left += divergence(moved, wanted)
-        before += divergence(plain, wanted)
-    return 1 - left / before
+    here, there = ("negative", "positive") if direction == "elicit" else ("positive", "negative")
+
+    def rows(side: str) -> list[tuple[str, str]]:
+        return [(getattr(pair, f"{side}_input"), getattr(pair, f"{there}_output")) for pair in of.held_out]
+
+    wanted, plain, moved = (
+        answers(of.model, rows(side), with_it)[:, first:last]
+        for side, with_it in ((there, None), (here, None), (here, steering))
+    )
+    return 1 - divergence(moved, wanted) / divergence(plain, wanted)
