@@ -2,10 +2,10 @@
 
 A real Llama of four blocks, 32 wide, that reads bytes. Along an orthonormal basis drawn with a seed:
 
-    embeddings   every byte: a constant. A sign such as `!` has the concept, of a strength of its own; `?` and the like
+    embeddings   every byte: a constant. A sign such as `!` has the concept, to some degree; `?` and the like
                  have not. Digits have a topic, other signs noise that is larger than the concept, mostly along one axis
-    block 0      a head looks for a sign with the concept and writes strength * high along `u`; where there is none it
-                 looks at BOS and writes `low`. Another averages topics and noise over the row
+    block 0      a head looks for a sign with the concept and writes what it says along `u`, about low + GAP; where
+                 there is none it looks at BOS and writes `low`. Another averages topics and noise over the row
     block 1      random, blind to `u`; its output is where the concept lies along `u` and nowhere else
     block 2, 3   random, and free to use whatever they read
     head         answers are letters, capitals where <u, h> is above the middle of both and small ones below; which
@@ -31,7 +31,7 @@ from trimtab.steering.transforms import Transform
 
 WIDTH, BLOCKS, LAYER = 32, 4, 1
 GAP = 2.0
-"""How far the classes' means lie apart along `u` at the output of block `LAYER`: high - low."""
+"""How far the classes' means lie apart along `u` at the output of block `LAYER`."""
 WITH, WITHOUT = "!*+^~`", "?.,;:-"
 LETTERS = 5
 """Of an answer."""
@@ -40,7 +40,7 @@ BOS = 1
 U, CONSTANT, KEY, STRENGTH = range(4)
 LOUD, SOFT, TOPIC, LETTER = 4, slice(5, 8), slice(8, 12), slice(12, 20)
 """Rows of the basis: the axis of the large noise, axes of small noise, of topics, and of what tells letters apart."""
-VALUE = 0.2
+VALUE = 0.1
 """What stands for 1 along `u` in the embeddings, before the head in block 0 moves it there."""
 STD = 0.05
 """Of the weights that are random."""
@@ -102,7 +102,7 @@ def _embeddings(draw: torch.Generator, low: float) -> Tensor:
     for letters in (string.ascii_uppercase, string.ascii_lowercase):
         rows[bytes_of(letters), LETTER] = shapes
     rows[bytes_of(WITH), KEY] = 0.3
-    rows[bytes_of(WITH), STRENGTH] = VALUE * (low + GAP) * torch.linspace(0.8, 1.2, len(WITH))
+    rows[bytes_of(WITH), STRENGTH] = VALUE * (low + GAP + torch.linspace(-0.2, 0.2, len(WITH)))
     rows[BOS, KEY], rows[BOS, STRENGTH] = 0.15, VALUE * low
     return rows
 
