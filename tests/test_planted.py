@@ -19,6 +19,8 @@ from trimtab.errors import InputError
 from trimtab.fitting.states import read_states
 from trimtab.methods import METHODS
 from trimtab.steering import (
+    Add,
+    AddKeepNorm,
     Clamp,
     Edit,
     Factors,
@@ -43,7 +45,7 @@ class Case:
         why: The reason for whatever is not plain.
         low: Where the negative class lies along u; the positive one lies 2 higher.
         letters: Which letters of an answer the edit can change.
-        by: `rows`: the rows of the first edit are what it found; `move`: the mean move of a negative row's tokens is.
+        by: `rows`: the rows of the first edit are what it found; `move`: where its edits move negative rows is.
         here: Only the edit at the planted layer's output is put to work.
     """
 
@@ -222,7 +224,7 @@ def steering_of(method, vector, direction):
 
 
 def mean_move(of, steering):
-    """(32,): how far edits move the tokens of negative rows at the planted layer's output, on average."""
+    """(32,): where edits move the tokens of negative rows at the planted layer's output, all tokens together."""
     seen = []
 
     def look(_, __, output):
@@ -293,7 +295,7 @@ class TestConstruction:
         assert in_span(states.difference[None], of.u) > 0.98
         pooled = torch.cat([states.positive, states.negative])
         assert float((pooled @ of.noise).std()) > 1.5 * float((pooled @ of.u).std())
-        top = torch.pca_lowrank(pooled, q=1, niter=8)[2].T
+        top = torch.linalg.svd(pooled - pooled.mean(dim=0), full_matrices=False).Vh[:1]
         assert in_span(top, of.noise) > 0.9
         assert in_span(top, of.u) < 0.1
 
@@ -333,6 +335,19 @@ class TestEveryMethod:
             does, control = effect(method, vector, direction)
             assert does >= least
             assert control <= does / 2
+
+
+@pytest.mark.parametrize(("method", "seed"), [("mean", 0), *(("random", seed) for seed in range(5))])
+def test_controls_as_long_as_the_difference_of_the_means_find_nothing(method, seed):
+    of = planted()
+    settings = {"layer": LAYER, "calibrate": False}
+    vector = tt.fit(method, of.model, of.pairs, seed=seed, **settings)
+    long = tt.fit("diffmean", of.model, of.pairs, **settings)
+    lengths = [float(first_edit(one).intervention.transform.vector.norm()) for one in (vector, long)]
+    assert lengths[0] == pytest.approx(lengths[1])
+    assert in_span(found(method, vector), of.u) < chance(1)
+    for direction in vector.directions:
+        assert closed(of, direction, vector.steering(direction)) < 0.4
 
 
 REFUSALS = ("cannot be told apart", "that the model answers so by itself", "lie on the same side")
