@@ -347,7 +347,7 @@ def test_controls_as_long_as_the_difference_of_the_means_find_nothing(method, se
     assert lengths[0] == pytest.approx(lengths[1])
     assert in_span(found(method, vector), of.u) < chance(1)
     for direction in vector.directions:
-        assert closed(of, direction, vector.steering(direction)) < 0.4
+        assert closed(of, direction, vector.steering(direction)) < 0.3
 
 
 REFUSALS = ("cannot be told apart", "that the model answers so by itself", "lie on the same side")
