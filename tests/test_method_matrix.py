@@ -63,6 +63,13 @@ def made(family, method, folder, dtype=torch.float32):
     return _MADE[key]
 
 
+def check_finite(vector):
+    """No number that an edit holds is infinite or none."""
+    for edit in vector.edits:
+        for part in (edit.intervention.transform, edit.intervention.gate):
+            assert all(bool(torch.isfinite(tensor).all()) for tensor in part.tensors().values())
+
+
 def logits(model, ids, steering):
     """(s, v) float32 of one row whose first half is the prompt."""
     with torch.no_grad(), steer(model.hf, steering, prompt_lengths=[len(ids) // 2 + 1]):
@@ -88,8 +95,7 @@ class TestEveryMethod:
         assert isinstance(vector, SteeringVector)
         assert vector.method == method
         assert {*vector.directions} <= {"elicit", "suppress"}
-        for edit in vector.edits:
-            assert all(bool(torch.isfinite(tensor).all()) for tensor in edit.intervention.transform.tensors().values())
+        check_finite(vector)
         reads_pairs = method != "actadd"  # two rows, in one forward
         assert not reads_pairs or told
         assert all(0 < one.done <= one.total for one in told)
@@ -186,6 +192,7 @@ class TestEveryMethodOnce:
 
     def test_half_precision(self, method, folder):
         vector, _ = made("llama", method, folder, torch.bfloat16)
+        check_finite(vector)
         model = model_of("llama", torch.bfloat16)
         for way in vector.directions:
             for row in rows(model):
