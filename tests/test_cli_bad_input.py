@@ -469,7 +469,7 @@ def test_a_fit_that_diverges_keeps_its_last_good_vector(
             trace.touch()
         raise FitDivergedError("the loss is not finite at step 7; lower --lr", 7, SteeringVector.load(good_vector))
 
-    monkeypatch.setattr(trimtab.methods, "fit", diverge)
+    monkeypatch.setattr(trimtab.methods, "fit_steerable", diverge)
     line = ["fit", "cdas", "--model", tiny_path, "--pairs", pairs_path, "--layer", 1, "--out", tmp_path / "out"]
     code = main([str(word) for word in line])
     said = check_refusal(code, *capsys.readouterr())

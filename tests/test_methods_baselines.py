@@ -19,18 +19,19 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.pytorch_utils import Conv1D
 
 import trimtab as tt
-from tests.families import MAIN, blocks_of
+from tests.families import FAMILIES, MAIN, blocks_of
 from tests.method_inputs import PAIRS
 from trimtab.cli.main import main
 from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError, MissingExtraError
 from trimtab.fitting.finetune import TuneSettings, _backward, _learning, _Trained, elicit_items, finetune
-from trimtab.fitting.likelihood import log_likelihoods
+from trimtab.fitting.likelihood import final_states, log_likelihoods
 from trimtab.methods import METHODS, Baseline
 from trimtab.methods.lora import LoRASettings
 from trimtab.methods.prompt import usual_system
 from trimtab.models import Model, load_model, steer
 from trimtab.models.adapters import AdapterShape, adapted_modules, adapter, spread_layers
+from trimtab.models.runs import PROOF_SEQUENCES
 from trimtab.models.tiny import tiny_model
 from trimtab.models.weights import between, exchanged
 from trimtab.steering import Steering, folders
@@ -385,6 +386,37 @@ class TestAgainstPlainLoops:
         with torch.no_grad():
             torch.testing.assert_close(theirs(input_ids=torch.tensor([row])).logits[0], found, rtol=0, atol=0)
         assert not torch.equal(found, logits(model, row))
+
+
+@trained
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_and_is_left_as_it_was(family, method):
+    hf, tokenizer = tiny_model(family, hidden_size=32, n_blocks=4, seed=0)
+    model = Model(hf, tokenizer, name="tiny")
+    before, row = state(hf), row_of(model)
+    plain = logits(model, row)
+    baseline = tt.fit_steerable(method, model, PAIRS, epochs=2, batch_size=4, lr=0.01)
+    training = baseline.provenance["training"]
+    assert training["loss_last"] < training["loss_first"] - 0.2  # measured: 0.38 to 2
+    with tt.applied(model, baseline):
+        assert float((logits(model, row) - plain).norm()) > 1
+    assert_same(before, state(hf))
+
+
+@trained
+def test_fast_ways_to_run_the_plain_model_see_the_baseline(method):
+    """Blocks of Llama's kind have a second way to be computed, which must not read the weights behind an adapter."""
+    baseline, _ = made("llama", method)
+    model = model_of("llama")
+    prompts = [model.chat.render(f"Say {k} kind words") for k in range(3 * PROOF_SEQUENCES)]
+    answers = [tuple(range(20, 26))] * len(prompts)
+    plain = final_states(model, prompts, answers)
+    with tt.applied(model, baseline), torch.no_grad():
+        found = final_states(model, prompts, answers)
+        for prompt, answer, states, unmoved in zip(prompts, answers, found, plain, strict=True):
+            whole = model.layout.stack(input_ids=torch.tensor([prompt.ids + answer[:-1]]), use_cache=False)[0]
+            torch.testing.assert_close(states, whole[0, len(prompt.ids) - 1 :], rtol=1e-4, atol=1e-4)
+            assert float((states - unmoved).abs().max()) > 0.1
 
 
 class TestAdapters:
