@@ -432,7 +432,31 @@ class TestFit:
         monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(1.0) for _ in tries])
         alike = PairSet([replace(pair, negative_input=pair.positive_input) for pair in numbered(12)])
         vector = tt.fit("lat", model, alike, layer=1, reading="auto")  # at the prompt's last token all are the same
-        assert [row["reading"] for row in vector.provenance["readings"]] == ["response"]
+        assert [row["reading"] for row in vector.provenance["readings"] if "effect" in row] == ["response"]
+        assert ["last"] == [row["reading"] for row in vector.provenance["readings"] if "refused" in row]
+
+    def test_only_what_concerns_the_reading_that_is_taken_is_said(self, model, told_apart, monkeypatch, caplog):
+        pairs = numbered(12)
+        good = tt.fit("diffmean", model, pairs, layer=1, reading="response", calibrate=False).steering("elicit", 1.0)
+
+        def effects(self, tries, n=None):
+            way = good.interventions[0].transform.vector
+            mine = [steering.interventions[0].transform.vector for _, steering in tries]
+            return [effect(0.8 * float(torch.cosine_similarity(one, way, dim=0).abs() > 0.9999)) for one in mine]
+
+        monkeypatch.setattr(Reader, "effects", effects)
+        with caplog.at_level(logging.WARNING):
+            tt.fit("diffmean", model, pairs, layer=1, reading="auto")
+        assert not caplog.records
+        with caplog.at_level(logging.WARNING):
+            tt.fit("diffmean", model, pairs, layer=1, reading="last")
+        assert "no multiplier" in caplog.text
+
+    def test_nothing_is_said_of_readings_where_none_could_help(self, model, told_apart, monkeypatch, caplog):
+        monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(0.2) for _ in tries])
+        with caplog.at_level(logging.WARNING):
+            tt.fit("random", model, numbered(12), layer=1)
+        assert "reading" not in caplog.text
 
     def test_a_poor_reading_is_told_of(self, model, told_apart, monkeypatch, caplog):
         monkeypatch.setattr(Reader, "effects", lambda self, tries, n=None: [effect(0.2) for _ in tries])
@@ -451,6 +475,12 @@ class TestFit:
     def test_a_reading_that_cannot_be_looked_for_is_refused(self, model, method, calibrate, said):
         with pytest.raises(InputError, match=said):
             tt.fit(method, model, numbered(12), layer=1, reading="auto", calibrate=calibrate)
+
+    def test_a_reading_is_looked_for_by_fit_alone(self, model):
+        with pytest.raises(InputError, match="name a reading here"):
+            tt.fit_layers("diffmean", model, numbered(12), layers=[1], reading="auto")
+        with pytest.raises(InputError, match="name a reading here"):
+            tt.fit_many("diffmean", model, {"one": numbered(12)}, layer=1, reading="auto")
 
     def test_a_layer_that_a_method_refuses_drops_out(self, model, told_apart, monkeypatch, caplog):
         plain = METHODS["diffmean"].fit

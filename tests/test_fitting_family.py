@@ -18,7 +18,7 @@ from trimtab.cli.main import main
 from trimtab.data import ContrastPair, PairSet
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.divergence import Objective, cross_entropy, forward_kl, jensen_shannon, reverse_kl
-from trimtab.fitting.edits import INTERCHANGE, LOW_RANK
+from trimtab.fitting.edits import INTERCHANGE, LOW_RANK, tangential
 from trimtab.fitting.engine import FitOptions, fit_interchange, fit_interchanges
 from trimtab.fitting.order import example_order, retract
 from trimtab.fitting.preference import Dpo, Ipo, ScaledSimPo, SimPo, Split
@@ -360,6 +360,45 @@ class TestAgainstTheNaiveLoop:
             prompts = [getattr(pair, f"{side}_input") for pair in PAIRS]
             found = getattr(vector.edits[0].factors, side)
             assert found.mean == pytest.approx(naive.factors(wanted["vecs"][-1][0], 0, prompts).tolist(), abs=1e-4)
+
+    @pytest.mark.parametrize("rank", [1, 2])
+    @pytest.mark.parametrize("member", ["cdas", "das", "kldas reverse", "pdas simpo"])
+    def test_steps_along_the_sphere(self, model, tmp_path, member, rank):
+        name, given, loss = MEMBERS[member]
+        naive = naive_family.Naive(model.hf, model.tokenizer, [1, 2])
+        init = start(rank, 2)
+        wanted = naive_family.train(naive, PAIRS, init, ORDER, loss, batch_size=2, lr=0.04, tangent=True)
+        vector, trace = fitted(name, model, tmp_path, init=init, layer=(1, 2), tangent=True, **given)
+        assert_same_run(trace, wanted)
+        assert vector.settings["tangent"] is True
+        _, published = fitted(name, model, tmp_path, init=init, layer=(1, 2), **given)
+        assert np.abs(published["vecs"][-1] - trace["vecs"][-1]).max() > 1e-3
+
+    def test_steps_of_a_low_rank_edit_along_the_sphere(self, model, tmp_path):
+        naive, init = naive_family.Naive(model.hf, model.tokenizer, [1]), start(2, 1)
+        js, how = naive_family.divergence("js"), {"batch_size": 2, "lr": 0.04, "low_rank_edit": True, "tangent": True}
+        wanted = naive_family.train(naive, PAIRS, init, ORDER, js, **how)
+        assert_same_run(fitted("cdas-loreft", model, tmp_path, init=init, layer=[1], tangent=True)[1], wanted)
+
+    @pytest.mark.parametrize("rank", [1, 3])
+    def test_a_step_along_the_sphere_keeps_rows_orthonormal_to_first_order(self, rank):
+        draw = torch.Generator().manual_seed(rank)
+        rows = torch.linalg.qr(torch.randn(2, 16, rank, generator=draw, dtype=torch.float64))[0].mT
+        gradient = torch.randn(2, rank, 16, generator=draw, dtype=torch.float64)
+        others = {"weight": torch.ones(1)}
+        kind = tangential(LOW_RANK)
+        found = kind.tangent({"rotation": rows, **others}, {"rotation": gradient, **others})
+        assert found["weight"] is others["weight"]
+        eye, size = torch.eye(rank, dtype=torch.float64), 1e-4
+        off = [float((moved @ moved.mT - eye).abs().max()) for moved in
+               (rows + size * found["rotation"], rows + size * gradient)]  # fmt: skip
+        assert off[0] < 1e-6 < 1e-4 < off[1]
+        again = kind.tangent({"rotation": rows}, {"rotation": found["rotation"]})["rotation"]
+        torch.testing.assert_close(again, found["rotation"])
+
+    def test_whether_steps_go_along_the_sphere_is_yes_or_no(self, model):
+        with pytest.raises(InputError, match="tangent is 1; give true or false"):
+            tt.fit("cdas", model, PairSet(PAIRS), layer=1, tangent=1)
 
     @pytest.mark.parametrize("positions", ["prompt", "last"])
     @pytest.mark.parametrize("member", ["kldas reverse", "pdas simpo", "pdas dpo"])

@@ -212,7 +212,9 @@ def _print_interchange(found: dict[str, dict[str, Any]]) -> None:
 def _print_search(provenance: dict[str, Any]) -> None:
     """The readings and layers that competed and the curves behind the multipliers, where a fit looked for them."""
     if provenance.get("readings"):
-        tried = ", ".join(f"{row['reading']} {_percent(row['effect'])}" for row in provenance["readings"])
+        tried = ", ".join(
+            f"{row['reading']} {_percent(row.get('effect')) or 'refused'}" for row in provenance["readings"]
+        )
         say(f"readings tried, share of answers turned: {tried}")
     if provenance.get("layers"):
         say("layers tried, share of answers turned:")

@@ -7,7 +7,7 @@ m sites, k concepts that are trained together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -120,3 +120,19 @@ LOW_RANK = EditKind(
     reads_sources=False,
 )
 """R, orthonormal rows, and the affine map W h + b that the coordinates R h are set to; begins as the identity."""
+
+
+def tangential(kind: EditKind) -> EditKind:
+    """The kind of edit with steps of its orthonormal rows that keep them so to first order.
+
+    With G the gradient of the rows W (r, d): G - (G W^T + W G^T) W / 2, the projection onto the tangent space of the
+    Stiefel manifold; of one row, g - <g, w> w.
+    """
+
+    def tangent(parameters: Parameters, gradients: Parameters) -> dict[str, Tensor]:
+        name = next(iter(parameters))
+        rows, gradient = parameters[name], gradients[name]
+        along = gradient @ rows.transpose(-1, -2)
+        return {**gradients, name: gradient - (along + along.transpose(-1, -2)) @ rows / 2}
+
+    return replace(kind, tangent=tangent)

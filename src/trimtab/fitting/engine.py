@@ -18,12 +18,12 @@ from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting.buckets import buckets
 from trimtab.fitting.cache import BUILD_TOKENS, CachePlan, FrozenCache, FrozenRuns
 from trimtab.fitting.divergence import Objective
-from trimtab.fitting.edits import FACTOR, INTERCHANGE, SIZE, EditKind
+from trimtab.fitting.edits import FACTOR, INTERCHANGE, SIZE, EditKind, tangential
 from trimtab.fitting.figures import mean_readings, typical_size
 from trimtab.fitting.items import Item, interchange_items
 from trimtab.fitting.jobs import Job, Trace
 from trimtab.fitting.order import Array, array_hash, example_order, retract, start_sites
-from trimtab.fitting.settings import TrainSettings
+from trimtab.fitting.settings import InterchangeSettings, TrainSettings
 from trimtab.fitting.states import SharedStates
 from trimtab.fitting.traces import check_trace, write_trace
 from trimtab.fitting.trainer import EditTrainer
@@ -156,6 +156,8 @@ def fit_interchanges(
             assistant header and no source tokens.
     """
     _check(model, concepts, settings)
+    if isinstance(settings, InterchangeSettings) and settings.tangent:
+        kind = tangential(kind)
     start = start_sites(
         options.init,
         len(settings.layers),

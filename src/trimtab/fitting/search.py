@@ -12,7 +12,8 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -120,6 +121,7 @@ class Search:
     ) -> None:
         self._model, self._split, self._progress = model, split, progress
         self._wanted = frozenset(directions)
+        self._told: list[str] | None = None
         pairs = calibration_inputs(model, split)
         self._reader = Reader(
             model,
@@ -134,6 +136,30 @@ class Search:
     def is_possible(self) -> bool:
         """Whether the model's own answers to the two classes of prompts can be told apart at all."""
         return self._reader.contrast >= CONTRAST
+
+    @contextmanager
+    def keeping(self, told: list[str]) -> Iterator[None]:
+        """Keeps what there is to be said of vectors in a list instead of saying it: where some are tried in vain."""
+        before, self._told = self._told, told
+        try:
+            yield
+        finally:
+            self._told = before
+
+    def _tell(self, warning: str) -> None:
+        if self._told is None:
+            logger.warning("%s", warning)
+        else:
+            self._told.append(warning)
+
+    def _tell_poor(self, layer: int, shares: Mapping[str, float]) -> None:
+        """Says which directions the layer that is taken does not serve."""
+        poor = [way for way, share in shares.items() if share <= POOR]
+        if poor:
+            self._tell(
+                f"layer {layer} is taken, where the vector can {' and '.join(poor)} at most half of the answers; no "
+                "layer does better both ways"
+            )
 
     def serving(self, directions: Sequence[str]) -> Search:
         """The same search for a layer that is to serve other directions; what was read is not read again."""
@@ -169,10 +195,10 @@ class Search:
             vector = vector if its_vector is vector else joined(vector, way, its_vector)
         if len({*served.values()}) > 1:
             where = ", ".join(f"layer {at} to {way}" for way, at in served.items())
-            logger.warning("no layer serves both directions well; the vector has two: %s", where)
-        _tell_poor(layer, {way: share for way, share in found.shares.items() if served[way] == layer})
+            self._tell(f"no layer serves both directions well; the vector has two: {where}")
+        self._tell_poor(layer, {way: share for way, share in found.shares.items() if served[way] == layer})
         for warning in warnings.values():
-            logger.warning("%s", warning)
+            self._tell(warning)
         return dataclasses.replace(vector, provenance={**vector.provenance, "layers": record}) if record else vector
 
     def layer(self, short: Trial | None, whole: Trial) -> tuple[int, list[JSON]]:
@@ -186,14 +212,14 @@ class Search:
         if not contest:
             return self._middle, record
         best, tried = next(iter(contest.items()))
-        _tell_poor(best, {way: effect.share for way, (effect, _) in tried.items()})
+        self._tell_poor(best, {way: effect.share for way, (effect, _) in tried.items()})
         return best, record
 
     def _best_layers(self, short: Trial | None, whole: Trial) -> tuple[Contest, list[JSON]]:
         """The layers that are left in the end, best first; none where the classes cannot be told apart."""
         contest, record = {}, []
         if not self.is_possible:
-            logger.warning("%s; layer %d, the middle one, is taken", self._alike(), self._middle)
+            self._tell(f"{self._alike()}; layer {self._middle}, the middle one, is taken")
             return contest, record
         if short is not None:
             contest, record = self._competition(short, self._trial_pairs(), whole)
@@ -275,7 +301,7 @@ class Search:
         """The vector with the best multiplier of each direction, and the curves behind it in its provenance."""
         found = self._calibrated(vector)
         for warning in found.warnings.values():
-            logger.warning("%s", warning)
+            self._tell(warning)
         return found.vector
 
     def best_of(self, vectors: Mapping[str, Mapping[Place, SteeringVector]]) -> dict[str, SteeringVector]:
@@ -306,12 +332,16 @@ class Search:
         curves = dict(zip(able, calibrated_curves(self._reader, list(able.values())), strict=True))
         return {name: self._with_curves(vector, curves.get(name)).vector for name, vector in best.items()}
 
-    def effect(self, vector: SteeringVector) -> float:
-        """What a vector that was calibrated here reached: the harmonic mean of the answers turned each wanted way."""
+    def effect(self, vector: SteeringVector) -> float | None:
+        """What a vector that was calibrated here reached: the harmonic mean of the answers turned each wanted way.
+
+        None where there is nothing to be calibrated.
+        """
         calibration = vector.provenance["calibration"]
         assert isinstance(calibration, dict)
         found = cast("dict[str, dict[str, float]]", calibration["directions"])
-        return _harmonic([entry["effect"] for way, entry in found.items() if way in self._wanted])
+        wanted = [entry["effect"] for way, entry in found.items() if way in self._wanted]
+        return _harmonic(wanted) if wanted else None
 
     def _calibrated(self, vector: SteeringVector) -> Calibrated:
         able = self.is_possible and _can_be_scaled(vector)
@@ -371,7 +401,7 @@ class Search:
         if failures and not found and needed:
             raise next(iter(failures.values()))
         for layer, error in failures.items():
-            logger.warning("layer %d drops out of the search: %s", layer, error)
+            self._tell(f"layer {layer} drops out of the search: {error}")
         return found
 
     def _ordered(self, of: Mapping[Place, Mapping[str, Tried]], n: int, behind: float = BEHIND) -> list[Place]:
@@ -422,16 +452,6 @@ class Search:
 def _can_be_scaled(vector: SteeringVector) -> bool:
     """Whether a multiplier changes anything."""
     return any(edit.scales != "nothing" for edit in vector.edits)
-
-
-def _tell_poor(layer: int, shares: Mapping[str, float]) -> None:
-    """Says which directions the layer that is taken does not serve."""
-    poor = [way for way, share in shares.items() if share <= POOR]
-    if poor:
-        logger.warning(
-            "layer %d is taken, where the vector can %s at most half of the answers; no layer does better both ways",
-            layer, " and ".join(poor),
-        )  # fmt: skip
 
 
 def _kept_in(made: dict[int, SteeringVector], fit: Trial) -> Trial:

@@ -109,6 +109,27 @@ def falling_rate(schedule: str, warmup_steps: int, step: int, steps: int) -> flo
     return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
+@dataclass(frozen=True)
+class InterchangeSettings(TrainSettings):
+    """How directions are trained along which coordinates are exchanged.
+
+    Args:
+        tangent: Whether steps go along the sphere of directions: the part of the gradient along the directions
+            themselves, which changes nothing that they do, is taken out before the optimiser sees it. Published code
+            leaves it in; AdamW, which scales every coordinate by itself, then pulls a direction towards its own signs.
+
+    Raises:
+        InputError: A setting that is no finite number or outside its range.
+    """
+
+    tangent: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.tangent, bool):
+            raise InputError(f"tangent is {self.tangent!r}; give true or false")
+
+
 def checked_layers(layer: object) -> int | tuple[int, ...]:
     """A block number, or several in ascending order; one alone is a number.
 

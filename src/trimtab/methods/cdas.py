@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from trimtab.data import PairSet
 from trimtab.fitting import (
     FitOptions,
-    TrainSettings,
+    InterchangeSettings,
     clamp_vector,
     clamp_vectors,
     fit_interchange,
@@ -41,7 +41,7 @@ from trimtab.steering import SteeringVector
 
 
 @dataclass(frozen=True)
-class CDASSettings(TrainSettings):
+class CDASSettings(InterchangeSettings):
     """Settings of CDAS; defaults are those published for AxBench concepts (18 epochs, 8 pairs a step, lr 0.04)."""
 
 

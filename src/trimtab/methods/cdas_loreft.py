@@ -21,7 +21,7 @@ import torch
 
 from trimtab.data import PairSet
 from trimtab.errors import InputError
-from trimtab.fitting import FitOptions, TrainSettings, fit_interchange, fitted_vector, trial_settings
+from trimtab.fitting import FitOptions, InterchangeSettings, fit_interchange, fitted_vector, trial_settings
 from trimtab.fitting.divergence import Objective, jensen_shannon
 from trimtab.fitting.edits import LOW_RANK
 from trimtab.methods.method import Method
@@ -30,7 +30,7 @@ from trimtab.steering import Edit, Intervention, LowRank, Positions, Site, Steer
 
 
 @dataclass(frozen=True)
-class CDASLoReFTSettings(TrainSettings):
+class CDASLoReFTSettings(InterchangeSettings):
     """Settings of CDAS-LoReFT; rank 4 and 0.02 are those published for refusals, the rest is as for CDAS."""
 
     rank: int = 4

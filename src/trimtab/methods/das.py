@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from trimtab.data import PairSet
 from trimtab.fitting import (
     FitOptions,
-    TrainSettings,
+    InterchangeSettings,
     clamp_vector,
     clamp_vectors,
     fit_interchange,
@@ -30,7 +30,7 @@ from trimtab.steering import SteeringVector
 
 
 @dataclass(frozen=True)
-class DASSettings(TrainSettings):
+class DASSettings(InterchangeSettings):
     """Settings of DAS; defaults are those published for AxBench concepts, the same as those of CDAS."""
 
 

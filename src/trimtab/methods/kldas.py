@@ -21,7 +21,7 @@ from trimtab.data import PairSet
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import (
     FitOptions,
-    TrainSettings,
+    InterchangeSettings,
     clamp_vector,
     clamp_vectors,
     fit_interchange,
@@ -37,7 +37,7 @@ NAMES = ("usual", "published")
 
 
 @dataclass(frozen=True)
-class KLDASSettings(TrainSettings):
+class KLDASSettings(InterchangeSettings):
     """Settings of KL-DAS; those that it shares with CDAS have the same defaults.
 
     Args:

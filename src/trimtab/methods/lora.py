@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -116,6 +117,7 @@ class LoRA(Baseline):
     provenance: Mapping[str, JSON]
     method: str = "lora"
     directions: Sequence[str] = ("elicit",)
+    changes_weights: ClassVar[bool] = True
 
     @contextmanager
     def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:

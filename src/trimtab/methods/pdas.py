@@ -27,7 +27,7 @@ from trimtab.data import PairSet
 from trimtab.errors import FitDivergedError, InputError
 from trimtab.fitting import (
     FitOptions,
-    TrainSettings,
+    InterchangeSettings,
     clamp_vector,
     clamp_vectors,
     fit_interchange,
@@ -44,7 +44,7 @@ LOSSES = ("dpo", "scaled_simpo")
 
 
 @dataclass(frozen=True)
-class PDASSettings(TrainSettings):
+class PDASSettings(InterchangeSettings):
     """Settings of PDAS; those that it shares with CDAS have the same defaults (`weighting` has no meaning here).
 
     Args:

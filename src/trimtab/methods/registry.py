@@ -68,6 +68,21 @@ def check_fit(method: str, layer: int | Sequence[int] | str, settings: Mapping[s
     return chosen
 
 
+def _require_plain(model: Model) -> None:
+    """Raise InputError if a baseline is at work on the model, so that a fit would learn the changed one."""
+    if model.changed_by is not None:
+        raise InputError(
+            f"{model.changed_by} is at work on this model; leave `applied` before fitting, or what is learnt is of the "
+            "changed model"
+        )
+
+
+def _require_named_reading(settings: Mapping[str, object]) -> None:
+    """Raise InputError if a reading is to be looked for where nothing is compared."""
+    if settings.get("reading") == "auto":
+        raise InputError("reading 'auto' is looked for by fit, for one concept; name a reading here")
+
+
 def _vector_method(method: Method) -> Method:
     """The method; InputError if it makes no vector."""
     if method.is_baseline:
@@ -118,6 +133,7 @@ def fit(
         FitDivergedError: The loss left the finite numbers; carries the last good vector.
     """
     chosen = _vector_method(check_fit(method, layer, settings))
+    _require_plain(model)
     if calibration_pairs is not None and not calibrate:
         raise InputError("pairs to calibrate on were given, but calibration is switched off; leave out one of the two")
     data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
@@ -169,6 +185,7 @@ def fit_steerable(
         FitDivergedError: The loss left the finite numbers; carries the last good vector or baseline.
     """
     chosen = check_fit(method, layer, settings)
+    _require_plain(model)
     if not chosen.is_baseline:
         return fit(
             method,
@@ -242,8 +259,10 @@ def fit_layers(
     if not layers or len({*layers}) != len(layers):
         raise InputError(f"layers are {list(layers)}; name at least one, each once")
     chosen = _vector_method(find_method(method))
+    _require_named_reading(settings)
     for layer in layers:
         check_fit(method, layer, settings)
+    _require_plain(model)
     data = pairs if isinstance(pairs, PairSet) else load_pairs(pairs)
     budget = settings.get("cache_bytes", SHARED_BYTES)
     assert isinstance(budget, int)  # checked with the other settings
@@ -283,7 +302,10 @@ def fit_many(
     """
     if isinstance(layer, str):
         raise InputError(f"layer {layer!r}: fit_many takes block numbers; fit finds a layer for one concept")
-    chosen = _vector_method(check_fit(method, layer, settings))
+    _vector_method(find_method(method))
+    _require_named_reading(settings)
+    chosen = check_fit(method, layer, settings)
+    _require_plain(model)
     built, options = settings_at(chosen, layer, settings), FitOptions(progress=progress)
     splits: dict[str, Split] = {}
     for name, pairs in concepts.items():

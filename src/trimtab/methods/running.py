@@ -126,6 +126,13 @@ class Fit:
         wanted = AUTO[self.layer] if isinstance(self.layer, str) else DIRECTIONS
         return Search(self.model, self.split, self.options.progress, wanted)
 
+    @cached_property
+    def _shared(self) -> FitOptions:
+        """What does not depend on layer or reading."""
+        budget, candidates = self.settings.get("cache_bytes", SHARED_BYTES), self._search.candidates
+        assert isinstance(budget, int)  # checked with the other settings
+        return FitOptions(runs=FrozenRuns(candidates, budget), states=SharedStates(candidates))
+
     @property
     def _place(self) -> int | Sequence[int] | None:
         """Where the fit is to be made; None where that is looked for."""
@@ -164,10 +171,7 @@ class Fit:
 
         With the list of the layers at which whole ones were made so far.
         """
-        method, model, candidates, made = self.method, self.model, self._search.candidates, list[int]()
-        budget = settings.get("cache_bytes", SHARED_BYTES)
-        assert isinstance(budget, int)  # checked with the other settings
-        shared = FitOptions(runs=FrozenRuns(candidates, budget), states=SharedStates(candidates))
+        method, model, shared, made = self.method, self.model, self._shared, list[int]()
         trial = method.trial
 
         def short(train: PairSet, layer: int) -> SteeringVector:
@@ -186,29 +190,36 @@ class Fit:
 
         A reading that the method refuses on these pairs drops out.
         """
-        made: dict[str, SteeringVector] = {}
-        failures: list[InputError] = []
+        search, made, told = self._search, dict[str, SteeringVector](), dict[str, list[str]]()
+        effects: dict[str, float] = {}
+        failures: dict[str, InputError] = {}
         readings = readings_of(self.method, settings)
-        for reading in readings if self._search.is_possible else readings[:1]:
+        for reading in readings if search.is_possible else readings[:1]:
             try:
-                made[reading] = self._calibrated({**settings, "reading": reading})
+                with search.keeping(told.setdefault(reading, [])):
+                    made[reading] = self._calibrated({**settings, "reading": reading})
             except InputError as error:
-                logger.info("reading %r drops out: %s", reading, error)
-                failures.append(error)
+                failures[reading] = error
                 continue
-            if self._search.effect(made[reading]) >= HIGH:
+            effect = search.effect(made[reading])
+            effects[reading] = 0.0 if effect is None else effect
+            if effect is None or effect >= HIGH:
                 break
         if not made:
-            raise failures[0]
-        effects = {reading: self._search.effect(vector) for reading, vector in made.items()}
-        best = made[max(effects, key=effects.__getitem__)]
+            raise next(iter(failures.values()))
+        chosen = max(effects, key=effects.__getitem__)
+        for warning in told[chosen]:
+            logger.warning("%s", warning)
         record: list[JSON] = [{"reading": reading, "effect": effect} for reading, effect in effects.items()]
-        return dataclasses.replace(best, provenance={**best.provenance, "readings": record})
+        for reading, error in failures.items():
+            record.append({"reading": reading, "refused": str(error)})
+        return dataclasses.replace(made[chosen], provenance={**made[chosen].provenance, "readings": record})
 
     def _tell_reading(self, vector: SteeringVector) -> None:
         """Says that another reading may do better, where a vector does little."""
         others = readings_of(self.method, _without_reading(self.settings))[1:]
-        if others and self._search.is_possible and self._search.effect(vector) <= POOR:
+        effect = self._search.effect(vector) if others and self.method.family != "control" else None
+        if effect is not None and effect <= POOR:
             logger.warning(
                 "%s may do better with another reading of the states; reading='auto' (--set reading=auto) looks for it",
                 self.method.name,

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import safetensors.torch
 import torch
@@ -58,6 +59,7 @@ class SFT(Baseline):
     provenance: Mapping[str, JSON]
     method: str = "sft"
     directions: Sequence[str] = ("elicit",)
+    changes_weights: ClassVar[bool] = True
 
     @contextmanager
     def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:

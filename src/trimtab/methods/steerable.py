@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from trimtab.errors import InputError
 from trimtab.models import Model
@@ -51,6 +52,7 @@ class Baseline(ABC):
     Attributes:
         method: Name of the method that made it.
         directions: Which directions it has.
+        changes_weights: Whether it changes the model itself while it is at work.
         model: The model it was made for.
         settings: How it was made.
         provenance: Where it comes from: data, run, versions.
@@ -58,6 +60,7 @@ class Baseline(ABC):
 
     method: str
     directions: Sequence[str]
+    changes_weights: ClassVar[bool] = False
     model: ModelCard
     settings: Mapping[str, JSON]
     provenance: Mapping[str, JSON]
@@ -108,5 +111,10 @@ def applied(
     share = 1.0 if multiplier is None else multiplier
     if not math.isfinite(share):
         raise InputError(f"multiplier is {share}; give a finite number")
+    before = model.changed_by
     with steerable.applied(model, direction, share) as at_work:
-        yield at_work
+        model.changed_by = steerable.method if steerable.changes_weights else before
+        try:
+            yield at_work
+        finally:
+            model.changed_by = before

@@ -30,6 +30,9 @@ class Model:
         source_tokens: Text whose last token in a rendered prompt is the source position, instead of the last token of
             the assistant header.
 
+    Attributes:
+        changed_by: The method of the baseline that is at work on the model (`trimtab.applied`), if one is.
+
     Raises:
         InputError: The model is not a causal stack of decoder blocks, or its template cannot render a user turn.
     """
@@ -47,6 +50,7 @@ class Model:
         self.tokenizer = tokenizer
         self.name = name or hf.name_or_path or type(hf).__name__
         self.revision = revision
+        self.changed_by: str | None = None
         self.layout: CheckedLayout = check_layout(hf, find_layout(hf))
         self.chat = ChatFormat(tokenizer, source_tokens=source_tokens)
         self._writer = Writer(hf, self._pad_id())
