@@ -52,7 +52,12 @@ TABLE, FIGURE = harness.ROOT / "docs" / "which-method-table.md", harness.ROOT / 
 ROUNDS = 4000
 PARTS = ("concept", "instruction", "fluency", "score")
 
-SETTINGS: Mapping[str, Mapping[str, Any]] = {"sft": {"epochs": 24, "lr": 1e-4, "batch_size": 8}}
+VARIANTS: Mapping[str, str] = {"cdas-tangent": "cdas"}
+"""Rows that are a method with other settings: by their name, which."""
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "sft": {"epochs": 24, "lr": 1e-4, "batch_size": 8},
+    "cdas-tangent": {"tangent": True},
+}
 """Settings other than the defaults, by method; what is here is printed with the table.
 
 Of `sft` the published ones, for a model of two billion weights, are eight steps here, and teach the organism nothing.
@@ -64,20 +69,34 @@ INPUTS: Mapping[str, str] = {
 """Methods that have nothing to work on here, and why."""
 
 
+BASELINE_FILES = frozenset({"lora.py", "sft.py", "none.py", "prompt.py", "saved.py", "steerable.py", "adapters.py",
+                            "weights.py", "finetune.py", "folders.py", "compat.py"})  # fmt: skip
+"""Files of the library on which no vector depends."""
+
+
 @cache
-def code() -> str:
-    """Fingerprint of the library."""
+def code(*, baselines: bool) -> str:
+    """Fingerprint of the library, with the files that only baselines need or without."""
     root, digest = harness.ROOT / "src" / "trimtab", sha256()
     for path in sorted(root.rglob("*")):
+        if not baselines and path.name in BASELINE_FILES:
+            continue
         if path.suffix in (".py", ".safetensors") and not {"cli", "report"} & {*path.parts}:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
+def method_of(name: str) -> Any:
+    """The method of a row."""
+    from trimtab.methods.registry import find_method
+
+    return find_method(VARIANTS.get(name, name))
+
+
 def key_of(method: str) -> dict[str, Any]:
     """What a result depends on."""
     return {
-        "code": code(),
+        "code": code(baselines=method_of(method).is_baseline),
         "settings": dict(SETTINGS.get(method, {})),
         "given": [list(LAYERS), TRAIN, CHOOSE, JUDGED, UNRELATED],
     }
@@ -116,10 +135,9 @@ def folder(method: str, concept: str, place: str) -> Path:
 
 def places_of(name: str) -> dict[str, dict[str, Any]]:
     """Every fit of a method that is made, by the name of its folder, with its settings."""
-    from trimtab.methods.registry import find_method
     from trimtab.methods.running import readings_of
 
-    method, settings = find_method(name), SETTINGS.get(name, {})
+    method, settings = method_of(name), SETTINGS.get(name, {})
     layers = [{}] if method.places == "model" else [{"layer": layer} for layer in LAYERS]
     readings = [{"reading": reading} for reading in readings_of(method, settings)] or [{}]
     every = [{**layer, **reading, **settings} for layer in layers for reading in readings]
@@ -132,9 +150,8 @@ def fit_method(name: str, concepts: Sequence[str]) -> dict[str, Any]:
     from trimtab.fitting import FitOptions
     from trimtab.fitting.settings import build_settings
     from trimtab.fitting.states import SharedStates
-    from trimtab.methods.registry import find_method
 
-    model, method, places = organism(), find_method(name), places_of(name)
+    model, method, places = organism(), method_of(name), places_of(name)
     errors: dict[str, str] = {}
     for concept in concepts:
         shutil.rmtree(BUILD / name / concept, ignore_errors=True)
@@ -283,7 +300,6 @@ def _mean(values: Sequence[float]) -> float:
 
 def tables(methods: Sequence[str], concepts: Sequence[str]) -> str:
     """The Markdown of all results that are there; the figure is drawn on the way."""
-    from trimtab.methods.registry import find_method
     from trimtab.report.methods import Point, draw_methods
 
     found = {
@@ -307,7 +323,7 @@ def tables(methods: Sequence[str], concepts: Sequence[str]) -> str:
             }
             seconds = _mean([cells[concept]["seconds"] for concept in good])
             rows.append((name, parts, seconds, len(good)))
-            family = find_method(name).family
+            family = method_of(name).family
             points_of.append(Point(name, family, parts["score"], parts["unrelated_kl"]))
         rows.sort(key=lambda row: -row[1]["score"][0])
         title = "Eliciting" if way == "elicit" else "Suppressing (concept: what is left of it)"
@@ -315,8 +331,8 @@ def tables(methods: Sequence[str], concepts: Sequence[str]) -> str:
                   "| method | score | concept | instruction | fluency | KL on unrelated prompts | fit, s | concepts |",
                   "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
         lines += [
-            f"| [`{name}`](methods/{name}.md) | {_with(parts['score'])} | {parts['concept'][0]:.2f} | "
-            f"{parts['instruction'][0]:.2f} | {parts['fluency'][0]:.2f} | {_with(parts['unrelated_kl'], 3)} | "
+            f"| [`{name}`](methods/{VARIANTS.get(name, name)}.md) | {_with(parts['score'])} | "
+            f"{parts['concept'][0]:.2f} | {parts['instruction'][0]:.2f} | {parts['fluency'][0]:.2f} | {_with(parts['unrelated_kl'], 3)} | "
             f"{seconds:.1f} | {n} |"
             for name, parts, seconds, n in rows
         ]
@@ -381,6 +397,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     from trimtab.methods.registry import METHODS
 
     known = [name for name in METHODS if name not in INPUTS]
+    for name, of in VARIANTS.items():
+        known.insert(known.index(of) + 1, name)
     parser = argparse.ArgumentParser(description="Every method on the organism's concepts.")
     parser.add_argument("--methods", nargs="+", choices=known, default=known)
     parser.add_argument("--concepts", nargs="+", choices=CONCEPTS, default=list(CONCEPTS))
@@ -418,9 +436,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _slowest_first(name: str) -> tuple[bool, str]:
     """Trained methods before others, so that no worker ends with the longest."""
-    from trimtab.methods.registry import find_method
-
-    fields = {field.name for field in dataclasses.fields(find_method(name).settings)}
+    fields = {field.name for field in dataclasses.fields(method_of(name).settings)}
     return "epochs" not in fields, name
 
 

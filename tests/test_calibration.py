@@ -433,7 +433,7 @@ class TestFit:
         alike = PairSet([replace(pair, negative_input=pair.positive_input) for pair in numbered(12)])
         vector = tt.fit("lat", model, alike, layer=1, reading="auto")  # at the prompt's last token all are the same
         assert [row["reading"] for row in vector.provenance["readings"] if "effect" in row] == ["response"]
-        assert ["last"] == [row["reading"] for row in vector.provenance["readings"] if "refused" in row]
+        assert [row["reading"] for row in vector.provenance["readings"] if "refused" in row] == ["last"]
 
     def test_only_what_concerns_the_reading_that_is_taken_is_said(self, model, told_apart, monkeypatch, caplog):
         pairs = numbered(12)
