@@ -21,7 +21,6 @@ import argparse
 import dataclasses
 import json
 import os
-import random
 import shutil
 import sys
 import time
@@ -48,8 +47,6 @@ LAYERS = (1, 3, 5)
 TRAIN, CHOOSE, JUDGED, UNRELATED = 48, 24, 40, 24
 BUILD = harness.ROOT / "build" / "methods"
 RESULTS = harness.RESULTS / "methods"
-TABLE, FIGURE = harness.ROOT / "docs" / "which-method-table.md", harness.ROOT / "docs" / "which-method.png"
-ROUNDS = 4000
 PARTS = ("concept", "instruction", "fluency", "score")
 
 VARIANTS: Mapping[str, str] = {"cdas-tangent": "cdas"}
@@ -279,98 +276,6 @@ def is_judged(name: str, concept: str) -> bool:
     return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["key"] == key_of(name)
 
 
-# ---- tables
-
-
-def interval(values: Mapping[str, Sequence[float]]) -> tuple[float, float, float]:
-    """The mean over concepts of their means, and the ends of its 95 % bootstrap interval over concepts and prompts."""
-    draw, names = random.Random(0), list(values)
-    rounds = []
-    for _ in range(ROUNDS):
-        means = [_mean(draw.choices(values[name], k=len(values[name]))) for name in draw.choices(names, k=len(names))]
-        rounds.append(_mean(means))
-    rounds.sort()
-    overall = _mean([_mean(each) for each in values.values()])
-    return overall, rounds[round(0.025 * ROUNDS)], rounds[round(0.975 * ROUNDS) - 1]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def tables(methods: Sequence[str], concepts: Sequence[str]) -> str:
-    """The Markdown of all results that are there; the figure is drawn on the way."""
-    from trimtab.report.methods import Point, draw_methods
-
-    found = {
-        name: {
-            concept: json.loads(path.read_text(encoding="utf-8"))
-            for concept in concepts
-            if (path := RESULTS / f"{concept}-{name}.json").is_file()
-        }
-        for name in methods
-    }
-    lines, points = [], {"elicit": [], "suppress": []}
-    for way, points_of in points.items():
-        rows = []
-        for name, cells in found.items():
-            good = {concept: cell["rows"][way] for concept, cell in cells.items() if way in cell.get("rows", {})}
-            if not good:
-                continue
-            parts = {
-                part: interval({concept: row[part] for concept, row in good.items() if row[part] is not None})
-                for part in (*PARTS, "unrelated_kl")
-            }
-            seconds = _mean([cells[concept]["seconds"] for concept in good])
-            rows.append((name, parts, seconds, len(good)))
-            family = method_of(name).family
-            points_of.append(Point(name, family, parts["score"], parts["unrelated_kl"]))
-        rows.sort(key=lambda row: -row[1]["score"][0])
-        title = "Eliciting" if way == "elicit" else "Suppressing (concept: what is left of it)"
-        lines += [f"## {title}", "",
-                  "| method | score | concept | instruction | fluency | KL on unrelated prompts | fit, s | concepts |",
-                  "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-        lines += [
-            f"| [`{name}`](methods/{VARIANTS.get(name, name)}.md) | {_with(parts['score'])} | "
-            f"{parts['concept'][0]:.2f} | {parts['instruction'][0]:.2f} | {parts['fluency'][0]:.2f} | {_with(parts['unrelated_kl'], 3)} | "
-            f"{seconds:.1f} | {n} |"
-            for name, parts, seconds, n in rows
-        ]
-        lines.append("")
-    lines += _by_concept(found, concepts)
-    draw_methods({"eliciting": points["elicit"], "suppressing": points["suppress"]}, FIGURE)
-    return "\n".join(lines) + "\n"
-
-
-def _by_concept(found: Mapping[str, Mapping[str, Any]], concepts: Sequence[str]) -> list[str]:
-    lines = ["## Concept by concept: scores of eliciting", "", "| method | " + " | ".join(concepts) + " |",
-             "| --- |" + " --- |" * len(concepts)]  # fmt: skip
-    plain = {c: json.loads((RESULTS / f"{c}.json").read_text(encoding="utf-8"))["rows"] for c in concepts
-             if (RESULTS / f"{c}.json").is_file()}  # fmt: skip
-    for row in ("unsteered", "prompted"):
-        cells = [f"{_mean(plain[c][row]['score']):.2f}" if c in plain else "" for c in concepts]
-        lines.append(f"| *{row}* | " + " | ".join(cells) + " |")
-    for name, cells in found.items():
-        texts = []
-        for concept in concepts:
-            row = cells.get(concept, {}).get("rows", {}).get("elicit")
-            failed = concept in cells and not cells[concept].get("rows")
-            texts.append(f"{_mean(row['score']):.2f}" if row else "failed" if failed else "")
-        if any(texts):
-            lines.append(f"| `{name}` | " + " | ".join(texts) + " |")
-    errors = [f"- `{name}`, {where}: {error}" for name, cells in found.items() for cell in cells.values()
-              for where, error in cell["errors"].items()]  # fmt: skip
-    absent = [f"- `{name}`: {why}." for name, why in INPUTS.items()]
-    other = [f"- `{name}`: " + ", ".join(f"{key} {value}" for key, value in SETTINGS[name].items()) + "."
-             for name in SETTINGS if name in found]  # fmt: skip
-    lines += ["", "Settings other than the defaults:", "", *other] if other else []
-    return [*lines, "", "Not applicable here:", "", *absent, "", *(["Failed:", "", *errors, ""] if errors else [])]
-
-
-def _with(value: tuple[float, float, float], digits: int = 2) -> str:
-    return f"{value[0]:.{digits}f} ({value[1]:.{digits}f} to {value[2]:.{digits}f})"
-
-
 # ---- the run
 
 
@@ -408,7 +313,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fit, choose, judge, and write docs/which-method-table.md and docs/which-method.png."""
+    """Fit, choose, judge, and write what the docs show of it."""
+    from benchmarks.methods_tables import write_tables
+
     options = _options(argv)
     if not options.tables:
         os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -429,9 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for concept, seconds in spent.items():
             sys.stderr.write(f"{concept}: search {seconds['search']:.0f} s, in all {seconds['all']:.0f} s\n")
         sys.stderr.write(f"in all {time.monotonic() - began:.0f} s\n")
-    text = tables(options.methods, options.concepts)
-    TABLE.write_text(text, encoding="utf-8")
-    print(text)  # noqa: T201
+    print(write_tables(options.methods, options.concepts))  # noqa: T201
 
 
 def _slowest_first(name: str) -> tuple[bool, str]:
