@@ -12,10 +12,11 @@ test test-oldest unit wheel: export OMP_NUM_THREADS ?= 1
 test test-oldest unit wheel: export OMP_WAIT_POLICY ?= PASSIVE
 
 # What a release of transformers can change: everything that looks into a model, runs one, or fits on one. Of calibration,
-# which is long and mostly our own, what reads the model, one whole fit and one search.
-OLDEST_TESTS := $(addprefix tests/test_, apply_context.py apply_generate.py apply_numbers.py apply_rows.py \
-	apply_sites.py capture.py chat.py fitting_run.py generate.py kvcache.py layout.py lean.py load.py methods_baselines.py \
+# which is long and mostly our own, what reads the model, one whole fit and one search; of the matrix a fit of every method.
+OLDEST_TESTS := $(addprefix tests/test_, apply_conditions.py apply_context.py apply_generate.py apply_numbers.py \
+	apply_rows.py apply_sites.py capture.py chat.py fitting_run.py generate.py kvcache.py layout.py lean.py load.py methods_baselines.py \
 	parity.py split.py tiny.py upper.py writing.py \
+	method_matrix.py::TestEveryMethod::test_a_fit_tells_its_progress_and_makes_finite_edits \
 	calibration.py::TestReader calibration.py::TestFit::test_a_fit_keeps_its_curves_and_multipliers \
 	calibration.py::TestFit::test_auto_picks_a_layer_for_every_kind_of_method[cdas])
 
