@@ -750,6 +750,18 @@ class TestFolders:
         assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"text": TEXT}, {"text": TEXT, "suppress": None}, {"text": "", "suppress": "a"}]
+)
+def test_a_prompt_without_its_texts_is_refused(settings, tmp_path):
+    path = made("llama", "prompt")[0].save(tmp_path / "x")
+    config = json.loads((path / "baseline.json").read_text())
+    (path / "baseline.json").write_text(json.dumps(config | {"settings": settings}))
+    with pytest.raises(InputError, match="texts of the prompt"):
+        tt.load_steerable(path)
+    assert main(["inspect", str(path)]) == 2
+
+
 @trained
 def test_a_fit_that_is_killed_leaves_the_model_as_it_was(method):
     model = model_of("llama")
