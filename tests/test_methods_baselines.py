@@ -200,6 +200,24 @@ class TestTrained:
         assert moved[-1.0] > 0.1
         assert abs(moved[1.001] - moved[1.0]) < 0.02 * moved[1.0]  # it does not jump where weights are taken whole
 
+    def test_inference_mode_is_no_hindrance(self, family, method):
+        baseline, _ = made(family, method)
+        model, row = model_of(family), row_of(model_of(family))
+        with tt.applied(model, baseline):
+            moved = logits(model, row)
+        before = state(model.hf)
+        with torch.inference_mode():
+            again = tt.fit_steerable(method, model, PAIRS, **SMALL[method])
+            with tt.applied(model, again):
+                assert torch.equal(logits(model, row), moved)
+            with tt.applied(model, again, "elicit", 0.5):
+                assert not torch.equal(logits(model, row), moved)
+        assert all(torch.equal(weight, again.weights[name]) for name, weight in baseline.weights.items())
+        assert not any(weight.is_inference() for weight in again.weights.values())
+        assert_same(before, state(model.hf))
+        with tt.applied(model, again):
+            assert torch.equal(logits(model, row), moved)
+
     def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before(self, family, method):
         first, _ = made(family, method)
         torch.rand(7)
@@ -537,6 +555,16 @@ class TestWeights:
         assert torch.equal(between(hf, other, 1)[name], other[name])
         torch.testing.assert_close(between(hf, other, -0.5)[name], weight.detach() - 0.5)
         torch.testing.assert_close(between(hf, other, 3)[name], weight.detach() + 3)
+
+    def test_what_a_model_holds_for_a_while_is_not_what_was_given(self):
+        baseline, _ = made("llama", "sft")
+        hf = model_of("llama").hf
+        name, given = next(iter(baseline.weights.items()))
+        before = given.clone()
+        with exchanged(hf, baseline.weights), torch.no_grad():
+            assert torch.equal(hf.get_parameter(name), before)
+            hf.get_parameter(name).add_(1)
+        assert torch.equal(given, before)
 
     def test_what_does_not_fit_is_refused_before_anything_is_touched(self):
         hf = model_of("llama").hf

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -156,9 +157,11 @@ def fit_lora(model: Model, pairs: PairSet, settings: LoRASettings, options: FitO
     shape = AdapterShape(
         tuple(modules), settings.rank, settings.alpha, settings.dropout, settings.rank_stabilised, is_transposed
     )
-    with seeded(model, settings.seed), evaluating(model.hf), adapter(model.hf, shape, training=True) as weights:
-        tuned = finetune(model, items, weights, settings, options.progress)
-        found = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+    # What is made in inference mode can never be trained.
+    with torch.inference_mode(False), seeded(model, settings.seed), evaluating(model.hf):
+        with adapter(model.hf, shape, training=True) as weights:
+            tuned = finetune(model, items, weights, settings, options.progress)
+            found = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
     notes: dict[str, JSON] = {"training": tuned.training(), "modules": list(modules)}
     made = LoRA(
         shape.text(model.name),

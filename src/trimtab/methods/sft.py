@@ -88,7 +88,8 @@ def fit_sft(model: Model, pairs: PairSet, settings: SFTSettings, options: FitOpt
     """
     items = elicit_items(model, pairs, settings)
     plain = {name: weight.data for name, weight in floating_weights(model.hf).items()}
-    with evaluating(model.hf), exchanged(model.hf, {name: weight.clone() for name, weight in plain.items()}):
+    # What is made in inference mode can never be trained.
+    with torch.inference_mode(False), evaluating(model.hf), exchanged(model.hf, plain):
         weights = floating_weights(model.hf)
         tuned = finetune(model, items, weights, settings, options.progress)
         found = {

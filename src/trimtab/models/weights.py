@@ -34,7 +34,7 @@ def exchanged(hf: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
     Args:
         hf: The model.
-        weights: By name, of the shapes that the model has; they are brought to its devices and dtypes.
+        weights: By name, of the shapes that the model has; copies of them are brought to its devices and dtypes.
 
     Raises:
         InputError: A name or a shape that the model does not have.
@@ -44,11 +44,17 @@ def exchanged(hf: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     held = {name: own[name].data for name in weights}
     try:
         for name, value in weights.items():
-            own[name].data = value.to(device=held[name].device, dtype=held[name].dtype)
+            # A copy always: whoever trains what the model holds must not train what was given.
+            own[name].data = _copied(value, held[name])
         yield
     finally:
         for name, value in held.items():
             own[name].data = value
+
+
+@torch.inference_mode(False)  # parameters that hold what was made in inference mode can never be trained again
+def _copied(value: Tensor, like: Tensor) -> Tensor:
+    return value.detach().to(device=like.device, dtype=like.dtype, copy=True)
 
 
 def check_weights(hf: nn.Module, weights: Mapping[str, Tensor]) -> None:
