@@ -292,6 +292,57 @@ class TestTrained:
         with pytest.raises(InputError, match="does not fit"), tt.applied(near, baseline):
             pass
 
+    def test_another_checkpoint_of_the_same_shape_is_refused_unless_forced(self, family, method):
+        baseline, _ = made(family, method)
+        hf, tokenizer = tiny_model(family, hidden_size=32, n_blocks=4, seed=5)
+        other = Model(hf, tokenizer, name="other")
+        (problem,) = baseline.check_fits(other)
+        assert "other weights" in problem
+        with pytest.raises(InputError, match=r"other weights.*force=True"), tt.applied(other, baseline):
+            pass
+        plain = logits(other, row_of(other))
+        with tt.applied(other, baseline, force=True):
+            assert not torch.equal(logits(other, row_of(other)), plain)
+        narrow = Model(*tiny_model(family, hidden_size=64, n_blocks=4, seed=0), name="narrow")
+        with pytest.raises(InputError, match="hidden size 32"), tt.applied(narrow, baseline, force=True):
+            pass
+
+    def test_the_same_checkpoint_in_another_precision_fits(self, family, method):
+        baseline, _ = made(family, method)
+        plain = model_of(family)
+        half = Model(copy.deepcopy(plain.hf).to(torch.bfloat16), plain.tokenizer, name="half")
+        assert baseline.check_fits(half) == []
+        with tt.applied(half, baseline):
+            assert bool(torch.isfinite(logits(half, row_of(half))).all())
+
+    def test_what_is_inside_of_another_shape_does_not_fit(self, family, method):
+        """Width and depth are the same, and a weight is not."""
+        baseline, _ = made(family, method)
+        model = model_of(family)
+        name, weight = max(baseline.weights.items(), key=lambda one: one[1].numel())
+        cut = dataclasses.replace(baseline, weights={**baseline.weights, name: weight[:-1, :-1]})
+        renamed = dataclasses.replace(baseline, weights={f"{n}x": w for n, w in baseline.weights.items()})
+        for bent in (cut, renamed):
+            (problem,) = bent.check_fits(model)
+            assert name in problem or "lora_A" in problem or next(iter(baseline.weights)) in problem
+            with pytest.raises(InputError, match="does not fit"), tt.applied(model, bent, force=True):
+                pass
+
+    def test_an_adapter_that_is_on_it_already_is_named_first(self, family, method):
+        baseline, _ = made(family, method)
+        hf, tokenizer = tiny_model(family, hidden_size=32, n_blocks=4, seed=0)
+        model = Model(hf, tokenizer, name="tiny")
+        modules, is_transposed = adapted_modules(model.layout, [1], ())
+        with adapter(hf, AdapterShape(tuple(modules), 2, 4.0, 0.0, True, is_transposed)):
+            for force in (False, True):
+                with pytest.raises(InputError, match=r"^an adapter is on"), tt.applied(model, baseline, force=force):
+                    pass
+            with pytest.raises(InputError, match=r"^an adapter is on"):
+                adapted_modules(model.layout, [1], ())
+            with pytest.raises(InputError, match=r"^an adapter is on"), exchanged(hf, {}):
+                pass
+            assert "an adapter is on" in baseline.check_fits(model)[-1]
+
     def test_a_steered_model_is_refused(self, family, method):
         model = model_of(family)
         with steer(model.hf, Steering((), model.card().prefix_ids)), pytest.raises(InputError, match="being steered"):

@@ -98,7 +98,7 @@ def generate(
             require_fit(loaded, one, force=force)
         own = [adopted(loaded, steering, force=force) for steering in steerings]
         steering = reduce(add, own) if own else None
-    work = nullcontext(Applied()) if baseline is None else applied(loaded, *baseline)
+    work = nullcontext(Applied()) if baseline is None else applied(loaded, *baseline, force=force)
     with at_work(), show_progress() as progress, work as working:
         asked = wanted if working.keeps_prompts else _changed(wanted, working, system, raw=raw)
         texts = loaded.generate(

@@ -44,7 +44,7 @@ class Nothing(Baseline):
         return []
 
     @contextmanager
-    def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:
+    def applied(self, model: Model, direction: str, multiplier: float, *, force: bool = False) -> Iterator[Applied]:
         """The plain model.
 
         Raises:

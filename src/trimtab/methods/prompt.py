@@ -81,7 +81,7 @@ class SystemPrompt(Baseline):
         return []
 
     @contextmanager
-    def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:
+    def applied(self, model: Model, direction: str, multiplier: float, *, force: bool = False) -> Iterator[Applied]:
         """The text in front of every prompt; a system message of the prompt's own comes behind it, after a blank line.
 
         Raises:

@@ -29,11 +29,10 @@ from trimtab.fitting.finetune import TuneSettings, elicit_items, finetune, refus
 from trimtab.fitting.vectors import json_settings, origin
 from trimtab.methods.method import Method
 from trimtab.methods.saved import Saved
-from trimtab.methods.steerable import Applied, Baseline
+from trimtab.methods.steerable import SAMPLE, Applied, Baseline
 from trimtab.models import Model
-from trimtab.models.compat import require_card
 from trimtab.models.layout import evaluating
-from trimtab.models.weights import between, exchanged, floating_weights
+from trimtab.models.weights import between, exchanged, floating_weights, weight_problems, weights_sample
 from trimtab.steering import ModelCard
 from trimtab.steering.content import JSON
 from trimtab.steering.folders import WEIGHTS_NAME
@@ -59,14 +58,21 @@ class SFT(Baseline):
     method: str = "sft"
     directions: Sequence[str] = ("elicit",)
 
+    def check_shapes(self, model: Model) -> list[str]:
+        """As of every baseline; and weights that the model does not have, or has in another shape."""
+        return super().check_shapes(model) or weight_problems(model.hf, self.weights)
+
+    def _sample(self, model: Model) -> str:
+        return weights_sample(floating_weights(model.hf))
+
     @contextmanager
-    def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:
+    def applied(self, model: Model, direction: str, multiplier: float, *, force: bool = False) -> Iterator[Applied]:
         """The model with these weights, or with its own moved by the multiplier's share of the way to them.
 
         Raises:
             InputError: The model is another one.
         """
-        require_card(model, self.model, "sft")
+        self.require_fit(model, force=force)
         if multiplier == 0:
             yield Applied()
             return
@@ -97,12 +103,8 @@ def fit_sft(model: Model, pairs: PairSet, settings: SFTSettings, options: FitOpt
             for name, weight in weights.items()
             if not torch.equal(weight.data, plain[name])
         }
-    made = SFT(
-        found,
-        model.card(),
-        json_settings(settings),
-        origin(model, pairs, settings.seed) | {"training": tuned.training()},
-    )
+    notes: dict[str, JSON] = {"training": tuned.training(), SAMPLE: weights_sample(plain)}
+    made = SFT(found, model.card(), json_settings(settings), origin(model, pairs, settings.seed) | notes)
     refuse_diverged(tuned, settings, made)
     return made
 

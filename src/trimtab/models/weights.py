@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import InputError
 
+ENDS = 64
+"""Numbers of either end of a weight that are looked at to tell it from another."""
+
+
+def refuse_adapter(hf: nn.Module) -> None:
+    """Raise InputError if an adapter of PEFT is on the model."""
+    peft = sys.modules.get("peft.tuners.tuners_utils")  # where nobody has imported it there is none
+    if peft is not None and any(isinstance(module, peft.BaseTunerLayer) for module in hf.modules()):
+        raise InputError("an adapter is on this model already; take it off (PEFT: unload()), or merge it")
+
 
 def floating_weights(hf: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that can be trained, by name; one that is used in two places (tied embeddings) occurs once.
 
     Raises:
-        InputError: Some of them are not here (on the meta device), or there are none (all are quantised).
+        InputError: Some of them are not here (on the meta device), there are none (all are quantised), or an adapter is
+            on the model.
     """
+    refuse_adapter(hf)
     found = {name: weight for name, weight in hf.named_parameters() if weight.is_floating_point()}
     if not found:
         raise InputError(f"{type(hf).__name__} has no floating-point weights; load it without quantisation")
@@ -59,15 +73,41 @@ def _copied(value: Tensor, like: Tensor) -> Tensor:
 
 def check_weights(hf: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Raise InputError unless the model has weights of these names and shapes."""
-    own = floating_weights(hf)
+    if problems := weight_problems(hf, weights):
+        raise InputError(f"{problems[0]}; use the model that was fine-tuned")
+
+
+def weight_problems(hf: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Why the model cannot hold weights of these names and shapes: one sentence, of the first; empty if it can."""
+    try:
+        own = floating_weights(hf)
+    except InputError as error:
+        return [str(error)]
     for name, value in weights.items():
         shape = None if name not in own else tuple(own[name].shape)
         if shape != tuple(value.shape):
             has = "has no such weight" if shape is None else f"has {shape} there"
-            raise InputError(
-                f"the weights hold {name} of shape {tuple(value.shape)}, and {type(hf).__name__} {has}; "
-                "use the model that was fine-tuned"
-            )
+            return [f"the weights hold {name} of shape {tuple(value.shape)}, and {type(hf).__name__} {has}"]
+    return []
+
+
+def weights_sample(weights: Mapping[str, Tensor]) -> str:
+    """What tells weights from others at a glance: SHA-256 of the names, the shapes and both ends of each.
+
+    The numbers are rounded to bfloat16, so that a checkpoint loaded in bfloat16 is the one loaded in float32.
+
+    Raises:
+        InputError: Some of them are not here (on the meta device).
+    """
+    if away := [name for name, weight in weights.items() if weight.is_meta]:
+        raise InputError(f"{away[0]} is offloaded; load the model on one device")
+    digest = sha256()
+    for name, weight in sorted(weights.items()):
+        flat = weight.detach().flatten()
+        ends = torch.cat([flat[:ENDS], flat[-ENDS:]]).to("cpu", torch.bfloat16)
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+        digest.update(ends.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()
