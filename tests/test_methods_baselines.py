@@ -583,6 +583,23 @@ class TestAdapters:
         assert float(update.norm()) > 1e-3
         torch.testing.assert_close(seen[-2.5] - seen[0.0], -2.5 * update, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("r", "4"), ("r", 4.0), ("r", True), ("r", 0), ("r", None), ("lora_alpha", "32"), ("lora_alpha", math.nan), ("lora_alpha", 10**400),
+            ("lora_dropout", 1), ("lora_dropout", [0.05]), ("use_rslora", 1), ("use_rslora", "true"),
+            ("fan_in_fan_out", None), ("target_modules", "model.layers.1.self_attn.o_proj"), ("target_modules", []),
+            ("target_modules", [1]), ("target_modules", ["a", "a"]), ("target_modules", [["a"]]),
+        ],
+    )  # fmt: skip
+    def test_a_configuration_of_other_kinds_is_refused(self, key, value):
+        config = json.loads(made("llama", "lora")[0].config)
+        assert AdapterShape.read(json.dumps(config)).rank == 4
+        with pytest.raises(InputError, match=f"^{key} of the adapter"):
+            AdapterShape.read(json.dumps(config | {key: value}))
+        with pytest.raises(InputError, match=f"cannot be read .*{key}"):
+            AdapterShape.read(json.dumps({name: each for name, each in config.items() if name != key}))
+
     def test_only_plain_linear_maps_have_an_order_of_their_weights(self):
         hf = model_of("gpt2").hf
         assert all(isinstance(hf.get_submodule(f"transformer.h.{k}.attn.c_proj"), Conv1D) for k in range(4))
@@ -606,6 +623,15 @@ class TestWeights:
         assert torch.equal(between(hf, other, 1)[name], other[name])
         torch.testing.assert_close(between(hf, other, -0.5)[name], weight.detach() - 0.5)
         torch.testing.assert_close(between(hf, other, 3)[name], weight.detach() + 3)
+
+    def test_training_that_changes_no_weight_warns(self, caplog):
+        fit = functools.partial(tt.fit_steerable, "sft", model_of("llama", torch.bfloat16), PAIRS, epochs=1)
+        assert fit(lr=1e-12).weights == {}
+        (warning,) = caplog.messages
+        assert "changed no weight" in warning
+        assert "raise lr (now 1e-12)" in warning
+        assert fit(lr=0.01).weights
+        assert caplog.messages == [warning]
 
     def test_what_a_model_holds_for_a_while_is_not_what_was_given(self):
         baseline, _ = made("llama", "sft")
@@ -812,13 +838,28 @@ class TestFolders:
             lambda config: config | {"format_version": 2},
             lambda config: config | {"extra": 1},
             lambda config: {key: value for key, value in config.items() if key != "settings"},
+            lambda config: config | {"directions": ["suppress"]},
+            lambda config: config | {"directions": "elicit"},
+            lambda config: config | {"directions": [["elicit"]]},
             lambda config: config | {"method": "nope"},
             lambda config: config | {"method": "cdas"},
             lambda config: config | {"model": {}},
             lambda config: config | {"files": {"weights.safetensors": "0"}},
             lambda config: [config],
         ],
-        ids=["version", "unknown", "missing", "no method", "no baseline", "no model", "files", "list"],
+        ids=[
+            "version",
+            "unknown",
+            "missing",
+            "direction",
+            "letters",
+            "nested",
+            "no method",
+            "no baseline",
+            "no model",
+            "files",
+            "list",
+        ],
     )
     def test_a_bent_configuration_is_refused(self, method, change, tmp_path):
         path = made("llama", method)[0].save(tmp_path / "x")

@@ -197,6 +197,7 @@ def fit_lora(model: Model, pairs: PairSet, settings: LoRASettings, options: FitO
 
 def restore_lora(saved: Saved) -> LoRA:
     """From its folder."""
+    saved.check_directions(LoRA.directions)
     config = saved.file(ADAPTER_CONFIG_NAME).decode("utf-8", errors="replace")
     AdapterShape.read(config)
     try:

@@ -65,6 +65,7 @@ def fit_none(model: Model, pairs: PairSet, settings: NoSettings, options: FitOpt
 
 def restore_none(saved: Saved) -> Nothing:
     """From its folder."""
+    saved.check_directions(Nothing.directions)
     return Nothing(saved.model, saved.settings, saved.provenance)
 
 

@@ -151,6 +151,7 @@ def fit_prompt(model: Model, pairs: PairSet, settings: PromptSettings, options: 
 
 def restore_prompt(saved: Saved) -> SystemPrompt:
     """From its folder; InputError if there is no text for a direction, or one that is none."""
+    saved.check_directions(SystemPrompt.directions)
     texts = {"elicit": saved.settings.get("text"), "suppress": saved.settings.get("suppress")}
     if not all(isinstance(text, str) and text.strip() for text in texts.values()):
         raise InputError(f"the texts of the prompt are {texts}; fetch or fit it again")

@@ -12,6 +12,7 @@ trained in float32; the multiplier m.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from trimtab.models.weights import between, exchanged, floating_weights, weight_
 from trimtab.steering import ModelCard
 from trimtab.steering.content import JSON
 from trimtab.steering.folders import WEIGHTS_NAME
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,13 @@ def fit_sft(model: Model, pairs: PairSet, settings: SFTSettings, options: FitOpt
             for name, weight in weights.items()
             if not torch.equal(weight.data, plain[name])
         }
+    if not found and tuned.diverged_at is None:
+        logger.warning(
+            "training changed no weight: all steps together are too small for %s; raise lr (now %g) or epochs, or load "
+            "the model in float32",
+            str(model.dtype).removeprefix("torch."),
+            settings.lr,
+        )
     notes: dict[str, JSON] = {"training": tuned.training(), SAMPLE: weights_sample(plain)}
     made = SFT(found, model.card(), json_settings(settings), origin(model, pairs, settings.seed) | notes)
     refuse_diverged(tuned, settings, made)
@@ -111,6 +121,7 @@ def fit_sft(model: Model, pairs: PairSet, settings: SFTSettings, options: FitOpt
 
 def restore_sft(saved: Saved) -> SFT:
     """From its folder."""
+    saved.check_directions(SFT.directions)
     try:
         weights = safetensors.torch.load(saved.file(WEIGHTS_NAME))
     except (SafetensorError, ValueError) as error:

@@ -7,8 +7,9 @@ before, whatever version of PEFT it was.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,25 @@ ADAPTER = "default"
 """What PEFT calls an adapter that has no name."""
 PREFIX = "base_model.model."
 """What PEFT puts before the names of a model's modules in its files."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _are_paths(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(path, str) and path for path in value)
+
+
+KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "target_modules": (lambda value: _are_paths(value) and len({*value}) == len(value), "a list of paths, each once"),
+    "r": (lambda value: type(value) is int and value >= 1, "a whole number of at least 1"),
+    "lora_alpha": (_is_number, "a finite number"),
+    "lora_dropout": (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1"),
+    "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
+    "fan_in_fan_out": (lambda value: isinstance(value, bool), "true or false"),
+}
+"""What `adapter_config.json` says of an `AdapterShape`, in its order, and what it may say."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +109,19 @@ class AdapterShape:
         try:
             config: dict[str, Any] = json.loads(text)
             kind = (config["peft_type"], config["bias"])
-            shape = cls(
-                tuple(config["target_modules"]),
-                config["r"],
-                config["lora_alpha"],
-                config["lora_dropout"],
-                config["use_rslora"],
-                config["fan_in_fan_out"],
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            parts = {key: config[key] for key in KINDS}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"the adapter's configuration cannot be read ({error}); fit it again") from error
         if kind != ("LORA", "none"):
             raise InputError(f"the adapter is {kind[0]} with bias {kind[1]!r}; trimtab reads LORA without biases")
-        return shape
+        for key, value in parts.items():
+            is_good, allowed = KINDS[key]
+            if not is_good(value):
+                raise InputError(
+                    f"{key} of the adapter's configuration is {value!r}; it must be {allowed}: fit it again"
+                )
+        modules, *rest = parts.values()
+        return cls(tuple(modules), *rest)
 
 
 def spread_layers(n_blocks: int) -> tuple[int, ...]:
