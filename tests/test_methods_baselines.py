@@ -29,6 +29,7 @@ from trimtab.fitting.likelihood import final_states, log_likelihoods
 from trimtab.methods import METHODS, Baseline
 from trimtab.methods.lora import LoRASettings
 from trimtab.methods.prompt import usual_system
+from trimtab.methods.steerable import MAX_MULTIPLIER
 from trimtab.models import Model, load_model, steer
 from trimtab.models.adapters import AdapterShape, adapted_modules, adapter, spread_layers
 from trimtab.models.runs import PROOF_SEQUENCES
@@ -586,7 +587,8 @@ class TestAdapters:
     @pytest.mark.parametrize(
         ("key", "value"),
         [
-            ("r", "4"), ("r", 4.0), ("r", True), ("r", 0), ("r", None), ("lora_alpha", "32"), ("lora_alpha", math.nan), ("lora_alpha", 10**400),
+            ("r", "4"), ("r", 4.0), ("r", True), ("r", 0), ("r", None), ("lora_alpha", "32"), ("lora_alpha", math.nan),
+            ("lora_alpha", 10**400),
             ("lora_dropout", 1), ("lora_dropout", [0.05]), ("use_rslora", 1), ("use_rslora", "true"),
             ("fan_in_fan_out", None), ("target_modules", "model.layers.1.self_attn.o_proj"), ("target_modules", []),
             ("target_modules", [1]), ("target_modules", ["a", "a"]), ("target_modules", [["a"]]),
@@ -720,11 +722,31 @@ class TestMultipliers:
             pass
 
     @every
-    @pytest.mark.parametrize("multiplier", [math.nan, math.inf])
+    @pytest.mark.parametrize("multiplier", [math.nan, math.inf, -math.inf, 1e300, -1e7, "1", True, [1]])
     def test_no_number_is_refused(self, method, multiplier):
         baseline, _ = made("llama", method)
         with pytest.raises(InputError, match="finite"), tt.applied(model_of("llama"), baseline, "elicit", multiplier):
             pass
+
+    @pytest.mark.parametrize("multiplier", [math.nan, 1e300, "1"])
+    def test_no_number_is_refused_for_a_vector_too(self, multiplier):
+        vector = tt.fit("diffmean", model_of("llama"), PAIRS, layer=1, calibrate=False)
+        with pytest.raises(InputError, match="finite"), tt.applied(model_of("llama"), vector, "elicit", multiplier):
+            pass
+
+    def test_weights_beyond_half_precision_are_refused(self):
+        hf = copy.deepcopy(model_of("llama").hf).half()
+        name, weight = next(iter(hf.named_parameters()))
+        with pytest.raises(InputError, match=r"beyond torch\.float16"):
+            between(hf, {name: weight.detach() + 1}, 1e6)
+        assert bool(torch.isfinite(between(hf, {name: weight.detach() + 1}, 1e4)[name]).all())
+
+    @trained
+    def test_the_largest_multiplier_gives_finite_logits(self, method):
+        baseline, _ = made("llama", method)
+        model = model_of("llama")
+        with tt.applied(model, baseline, "elicit", MAX_MULTIPLIER):
+            assert bool(torch.isfinite(logits(model, row_of(model))).all())
 
     @trained
     def test_a_direction_that_is_not_there_is_refused(self, method):

@@ -6,7 +6,6 @@ Most methods return a `SteeringVector`. The baselines that edit no hidden state 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.errors import InputError
+from trimtab.fitting.settings import check_number
 from trimtab.models import Model
 from trimtab.models.apply import Row
 from trimtab.models.compat import kind_problems, size_problems
@@ -22,6 +22,8 @@ from trimtab.models.weights import refuse_adapter
 from trimtab.steering import ModelCard, SteeringVector
 from trimtab.steering.content import JSON
 
+MAX_MULTIPLIER = 1e6
+"""Largest multiplier; what it does is noise long before, and beyond it no longer a number."""
 SAMPLE = "weights_sample"
 """Where a provenance keeps what identifies the weights that were trained from."""
 
@@ -162,6 +164,8 @@ def applied(
     Raises:
         InputError: A direction that it does not have, or a multiplier that it cannot take.
     """
+    if multiplier is not None:
+        check_number("multiplier", multiplier, least=-MAX_MULTIPLIER, most=MAX_MULTIPLIER)
     if isinstance(steerable, SteeringVector):
         yield Applied(steerable.steering(direction, multiplier))
         return
@@ -169,7 +173,5 @@ def applied(
         has = " and ".join(steerable.directions)
         raise InputError(f"{steerable.method} has no direction {direction!r}; it has {has}")
     share = 1.0 if multiplier is None else multiplier
-    if not math.isfinite(share):
-        raise InputError(f"multiplier is {share}; give a finite number")
     with steerable.applied(model, direction, share, force=force) as at_work:
         yield at_work

@@ -115,7 +115,7 @@ def between(hf: nn.Module, weights: Mapping[str, Tensor], share: float) -> dict[
     """The model's own weights moved by a share of the way to others; 1 is the others themselves, to the last bit.
 
     Raises:
-        InputError: As `exchanged`.
+        InputError: As `exchanged`, or a share so large that a weight is beyond its dtype.
     """
     check_weights(hf, weights)
     if share == 1:
@@ -125,5 +125,8 @@ def between(hf: nn.Module, weights: Mapping[str, Tensor], share: float) -> dict[
         start = own[name].data
         wide = torch.promote_types(start.dtype, torch.float32)
         first = start.to(wide)
-        found[name] = (first + share * (value.to(start.device, wide) - first)).to(start.dtype)
+        moved = (first + share * (value.to(start.device, wide) - first)).to(start.dtype)
+        if not bool(torch.isfinite(moved).all()) and bool(torch.isfinite(first).all()):
+            raise InputError(f"multiplier {share:g} puts {name} beyond {start.dtype}; 1 is as trained")
+        found[name] = moved
     return found
