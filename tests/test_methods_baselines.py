@@ -1042,12 +1042,14 @@ class TestCommandLine:
         assert "no linear module 'nope'" in run(*line, "--set", "targets=nope", code=2)
         assert not (tmp_path / "x").exists()
 
-    def test_a_fit_that_diverges_keeps_the_last_good_adapter(self, run, tiny_path, pairs_path, tmp_path, monkeypatch):
+    @trained
+    def test_a_fit_that_diverges_keeps_what_was_good(self, run, tiny_path, pairs_path, tmp_path, monkeypatch, method):
         finite = iter([True, False])
         monkeypatch.setattr(_Trained, "is_finite", lambda self: next(finite))
-        said = run("fit", "lora", "--model", tiny_path, "--pairs", pairs_path, "--out", tmp_path / "x", code=2)
-        assert "x.last-good" in said
-        assert tt.load_steerable(tmp_path / "x.last-good").method == "lora"
+        said = run("fit", method, "--model", tiny_path, "--pairs", pairs_path, "--out", tmp_path / "x", code=2)
+        assert f"the {method} of the last good step is kept in {tmp_path / 'x.last-good'}" in " ".join(said.split())
+        assert "vector" not in said
+        assert tt.load_steerable(tmp_path / "x.last-good").method == method
 
     def test_all_methods_are_listed(self, run):
         listed = json.loads(run("methods", "--json"))["methods"]
