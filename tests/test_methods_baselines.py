@@ -29,7 +29,7 @@ from trimtab.fitting.likelihood import final_states, log_likelihoods
 from trimtab.methods import METHODS, Baseline
 from trimtab.methods.lora import LoRASettings
 from trimtab.methods.prompt import usual_system
-from trimtab.methods.steerable import MAX_MULTIPLIER
+from trimtab.methods.steerable import MAX_MULTIPLIER, Use, applied_together
 from trimtab.models import Model, load_model, steer
 from trimtab.models.adapters import AdapterShape, adapted_modules, adapter, spread_layers
 from trimtab.models.runs import PROOF_SEQUENCES
@@ -752,6 +752,64 @@ class TestMultipliers:
     def test_a_direction_that_is_not_there_is_refused(self, method):
         baseline, _ = made("llama", method)
         with pytest.raises(InputError, match="it has elicit"), tt.applied(model_of("llama"), baseline, "suppress"):
+            pass
+
+
+class TestTogether:
+    @pytest.fixture
+    def vector(self):
+        return tt.fit("diffmean", model_of("llama"), PAIRS, layer=1, calibrate=False)
+
+    def test_vectors_add_up_beside_a_baseline(self, vector):
+        model = model_of("llama")
+        adapter, _ = made("llama", "lora")
+        both = [Use(vector, "elicit", 3.0), Use(adapter), Use(vector, "suppress", 0.5)]
+        with applied_together(model, both) as work:
+            found = model.generate(work.prompts(TEXTS), steering=work.steering, max_new_tokens=6)
+        with tt.applied(model, adapter):
+            steering = vector.elicit(3.0) + vector.suppress(0.5)
+            assert found == model.generate(TEXTS, steering=steering, max_new_tokens=6)
+        clamp = tt.fit("cdas", model, PAIRS, layer=1, epochs=1, calibrate=False)
+        for use, steering in (
+            (Use(clamp, values=(2.0,)), clamp.at(2.0)),
+            (Use(clamp, "elicit", 2.0, "published"), clamp.elicit(2.0, "published")),
+        ):
+            with applied_together(model, [use]) as work:
+                assert work.steering.label == steering.label
+                found = model.generate(TEXTS, steering=work.steering, max_new_tokens=6)
+            assert found == model.generate(TEXTS, steering=steering, max_new_tokens=6)
+        with applied_together(model, []) as work:
+            assert work.steering is None
+            assert work.keeps_prompts
+
+    def test_a_system_message_comes_behind_the_prompt(self):
+        model = model_of("llama")
+        with applied_together(model, [Use(made("llama", "prompt")[0])]) as work:
+            (asked,) = work.prompts(["q"], "Be brief.")
+            assert asked[0]["content"] == f"{TEXT}\n\nBe brief."
+            with pytest.raises(InputError, match=r"a prompt in front .* chat template"):
+                work.prompts(["q"], raw=True)
+        with applied_together(model, [Use(made("llama", "none")[0])]) as work:
+            assert work.prompts(["q"], raw=True) == ["q"]
+            assert work.prompts(["q"]) == ["q"]
+            assert work.prompts(["q"], "Be brief.")[0][0] == {"role": "system", "content": "Be brief."}
+            with pytest.raises(InputError, match="a system message in front"):
+                work.prompts(["q"], "Be brief.", raw=True)
+
+    def test_what_does_not_go_together(self, vector):
+        model, one, other = model_of("llama"), made("llama", "lora")[0], made("llama", "prompt")[0]
+        with (
+            pytest.raises(InputError, match="lora and prompt are baselines"),
+            applied_together(model, [Use(one), Use(vector), Use(other)]),
+        ):
+            pass
+        for given in ({"scale": "gap"}, {"values": (1.0,)}):
+            with pytest.raises(InputError, match="lora is a baseline"):
+                Use(one, **given)
+        with pytest.raises(InputError, match="leave out multiplier and scale"):
+            Use(vector, "elicit", 2.0, values=(1.0,))
+        far = Model(*tiny_model("llama", hidden_size=64, n_blocks=4, seed=0), name="far")
+        with pytest.raises(InputError, match="hidden size 32"), applied_together(far, [Use(vector)], force=True):
             pass
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 from trimtab.errors import InputError
 from trimtab.fitting.settings import check_number
 from trimtab.models import Model
 from trimtab.models.apply import Row
-from trimtab.models.compat import kind_problems, size_problems
-from trimtab.models.messages import Prompt
+from trimtab.models.compat import adopted, kind_problems, require_fit, size_problems
+from trimtab.models.messages import Prompt, as_messages, with_system
 from trimtab.models.weights import refuse_adapter
-from trimtab.steering import ModelCard, SteeringVector
+from trimtab.steering import ModelCard, Steering, SteeringVector
 from trimtab.steering.content import JSON
 
 MAX_MULTIPLIER = 1e6
@@ -49,6 +51,25 @@ class Applied:
     def keeps_prompts(self) -> bool:
         """Whether prompts stay what they are."""
         return self.prompt is as_it_is
+
+    def prompts(self, prompts: Sequence[Prompt], system: str | None = None, *, raw: bool = False) -> list[Prompt]:
+        """Prompts as the model is to be asked them, to be handed to `Model.generate` without a system message.
+
+        Args:
+            prompts: Texts or message lists.
+            system: A system message for every prompt; what the steerable puts in front comes before it.
+            raw: They are texts that are rendered already.
+
+        Raises:
+            InputError: Raw prompts that something is to stand in front of, or a prompt that is none.
+        """
+        if raw:
+            if not self.keeps_prompts or system is not None:
+                what = "a prompt" if system is None else "a system message"
+                raise InputError(f"raw takes prompts as they are, and {what} in front of them needs the chat template")
+            return list(prompts)
+        asked = prompts if system is None else [with_system(as_messages(prompt), system) for prompt in prompts]
+        return [self.prompt(prompt) for prompt in asked]
 
 
 class Baseline(ABC):
@@ -175,3 +196,83 @@ def applied(
     share = 1.0 if multiplier is None else multiplier
     with steerable.applied(model, direction, share, force=force) as at_work:
         yield at_work
+
+
+@dataclass(frozen=True)
+class Use:
+    """A steerable, and what it is to do beside others.
+
+    Args:
+        steerable: A vector, or a baseline.
+        direction: `elicit` or `suppress`.
+        multiplier: As of `applied`.
+        scale: What the multiplier of a vector moves along: `gap` (the default) or `published`.
+        values: Clamp a vector's coordinates to these instead, one a rank.
+
+    Raises:
+        InputError: A scale or values for a baseline, or values beside a multiplier or scale.
+    """
+
+    steerable: Steerable
+    direction: str = "elicit"
+    multiplier: float | None = None
+    scale: str | None = None
+    values: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        is_baseline = isinstance(self.steerable, Baseline)
+        if is_baseline and (self.scale, self.values) != (None, None):
+            raise InputError(
+                f"values and scale (--at and --scale) are about a vector's coordinate, and "
+                f"{self.steerable.method} is a baseline; leave them out"
+            )
+        if self.values is not None and (self.multiplier, self.scale) != (None, None):
+            raise InputError("values set the coordinate itself; leave out multiplier and scale")
+
+    def steering(self) -> Steering | None:
+        """What a vector does; None for a baseline.
+
+        Raises:
+            InputError: A direction, multiplier, scale or values that the vector cannot take.
+        """
+        if isinstance(self.steerable, Baseline):
+            return None
+        if self.values is not None:
+            return self.steerable.at(*self.values)
+        return self.steerable.steering(self.direction, self.multiplier, self.scale or "gap")
+
+
+def check_together(uses: Sequence[Use]) -> None:
+    """Raise InputError unless these can act together: any number of vectors, and one baseline."""
+    names = [use.steerable.method for use in uses if isinstance(use.steerable, Baseline)]
+    if len(names) > 1:
+        raise InputError(f"{' and '.join(names)} are baselines, of which one at a time can be at work")
+    for use in uses:
+        use.steering()
+
+
+@contextmanager
+def applied_together(model: Model, uses: Sequence[Use], *, force: bool = False) -> Iterator[Applied]:
+    """Several steerables at work on a model at once: the vectors' edits add up, and one baseline may stand beside them.
+
+    Args:
+        model: The model.
+        uses: What each is to do.
+        force: Let another family, prefix or template pass; for a baseline other weights too.
+
+    Raises:
+        InputError: Two baselines, one of them that does not fit, or what it is to do and cannot.
+    """
+    check_together(uses)
+    rows: list[Steering] = []
+    work: AbstractContextManager[Applied] = nullcontext(Applied())
+    for use in uses:
+        if isinstance(use.steerable, Baseline):
+            work = applied(model, use.steerable, use.direction, use.multiplier, force=force)
+            continue
+        require_fit(model, use.steerable, force=force)
+        steering = use.steering()
+        assert steering is not None
+        rows.append(adopted(model, steering, force=force))
+    with work as at_work:
+        yield replace(at_work, steering=reduce(add, rows)) if rows else at_work
