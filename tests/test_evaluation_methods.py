@@ -31,7 +31,7 @@ class Asked(Baseline):
     directions: tuple[str, ...] = ("elicit",)
 
     @contextmanager
-    def applied(self, model, direction, multiplier):
+    def applied(self, model, direction, multiplier, *, force=False):
         yield Applied(prompt=lambda messages: [{"role": "system", "content": self.text}, *messages])
 
     def save(self, path, *, overwrite=False):

@@ -29,6 +29,7 @@ from trimtab.fitting.likelihood import final_states, log_likelihoods
 from trimtab.methods import METHODS, Baseline
 from trimtab.methods.lora import LoRASettings
 from trimtab.methods.prompt import usual_system
+from trimtab.methods.steerable import MAX_MULTIPLIER, Use, applied_together
 from trimtab.models import Model, load_model, steer
 from trimtab.models.adapters import AdapterShape, adapted_modules, adapter, spread_layers
 from trimtab.models.runs import PROOF_SEQUENCES
@@ -200,6 +201,24 @@ class TestTrained:
         assert moved[-1.0] > 0.1
         assert abs(moved[1.001] - moved[1.0]) < 0.02 * moved[1.0]  # it does not jump where weights are taken whole
 
+    def test_inference_mode_is_no_hindrance(self, family, method):
+        baseline, _ = made(family, method)
+        model, row = model_of(family), row_of(model_of(family))
+        with tt.applied(model, baseline):
+            moved = logits(model, row)
+        before = state(model.hf)
+        with torch.inference_mode():
+            again = tt.fit_steerable(method, model, PAIRS, **SMALL[method])
+            with tt.applied(model, again):
+                assert torch.equal(logits(model, row), moved)
+            with tt.applied(model, again, "elicit", 0.5):
+                assert not torch.equal(logits(model, row), moved)
+        assert all(torch.equal(weight, again.weights[name]) for name, weight in baseline.weights.items())
+        assert not any(weight.is_inference() for weight in again.weights.values())
+        assert_same(before, state(model.hf))
+        with tt.applied(model, again):
+            assert torch.equal(logits(model, row), moved)
+
     def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before(self, family, method):
         first, _ = made(family, method)
         torch.rand(7)
@@ -273,6 +292,57 @@ class TestTrained:
         near = model_of(MAIN[(MAIN.index(family) + 1) % len(MAIN)])
         with pytest.raises(InputError, match="does not fit"), tt.applied(near, baseline):
             pass
+
+    def test_another_checkpoint_of_the_same_shape_is_refused_unless_forced(self, family, method):
+        baseline, _ = made(family, method)
+        hf, tokenizer = tiny_model(family, hidden_size=32, n_blocks=4, seed=5)
+        other = Model(hf, tokenizer, name="other")
+        (problem,) = baseline.check_fits(other)
+        assert "other weights" in problem
+        with pytest.raises(InputError, match=r"other weights.*force=True"), tt.applied(other, baseline):
+            pass
+        plain = logits(other, row_of(other))
+        with tt.applied(other, baseline, force=True):
+            assert not torch.equal(logits(other, row_of(other)), plain)
+        narrow = Model(*tiny_model(family, hidden_size=64, n_blocks=4, seed=0), name="narrow")
+        with pytest.raises(InputError, match="hidden size 32"), tt.applied(narrow, baseline, force=True):
+            pass
+
+    def test_the_same_checkpoint_in_another_precision_fits(self, family, method):
+        baseline, _ = made(family, method)
+        plain = model_of(family)
+        half = Model(copy.deepcopy(plain.hf).to(torch.bfloat16), plain.tokenizer, name="half")
+        assert baseline.check_fits(half) == []
+        with tt.applied(half, baseline):
+            assert bool(torch.isfinite(logits(half, row_of(half))).all())
+
+    def test_what_is_inside_of_another_shape_does_not_fit(self, family, method):
+        """Width and depth are the same, and a weight is not."""
+        baseline, _ = made(family, method)
+        model = model_of(family)
+        name, weight = max(baseline.weights.items(), key=lambda one: one[1].numel())
+        cut = dataclasses.replace(baseline, weights={**baseline.weights, name: weight[:-1, :-1]})
+        renamed = dataclasses.replace(baseline, weights={f"{n}x": w for n, w in baseline.weights.items()})
+        for bent in (cut, renamed):
+            (problem,) = bent.check_fits(model)
+            assert name in problem or "lora_A" in problem or next(iter(baseline.weights)) in problem
+            with pytest.raises(InputError, match="does not fit"), tt.applied(model, bent, force=True):
+                pass
+
+    def test_an_adapter_that_is_on_it_already_is_named_first(self, family, method):
+        baseline, _ = made(family, method)
+        hf, tokenizer = tiny_model(family, hidden_size=32, n_blocks=4, seed=0)
+        model = Model(hf, tokenizer, name="tiny")
+        modules, is_transposed = adapted_modules(model.layout, [1], ())
+        with adapter(hf, AdapterShape(tuple(modules), 2, 4.0, 0.0, True, is_transposed)):
+            for force in (False, True):
+                with pytest.raises(InputError, match=r"^an adapter is on"), tt.applied(model, baseline, force=force):
+                    pass
+            with pytest.raises(InputError, match=r"^an adapter is on"):
+                adapted_modules(model.layout, [1], ())
+            with pytest.raises(InputError, match=r"^an adapter is on"), exchanged(hf, {}):
+                pass
+            assert "an adapter is on" in baseline.check_fits(model)[-1]
 
     def test_a_steered_model_is_refused(self, family, method):
         model = model_of(family)
@@ -514,6 +584,24 @@ class TestAdapters:
         assert float(update.norm()) > 1e-3
         torch.testing.assert_close(seen[-2.5] - seen[0.0], -2.5 * update, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("r", "4"), ("r", 4.0), ("r", True), ("r", 0), ("r", None), ("lora_alpha", "32"), ("lora_alpha", math.nan),
+            ("lora_alpha", 10**400),
+            ("lora_dropout", 1), ("lora_dropout", [0.05]), ("use_rslora", 1), ("use_rslora", "true"),
+            ("fan_in_fan_out", None), ("target_modules", "model.layers.1.self_attn.o_proj"), ("target_modules", []),
+            ("target_modules", [1]), ("target_modules", ["a", "a"]), ("target_modules", [["a"]]),
+        ],
+    )  # fmt: skip
+    def test_a_configuration_of_other_kinds_is_refused(self, key, value):
+        config = json.loads(made("llama", "lora")[0].config)
+        assert AdapterShape.read(json.dumps(config)).rank == 4
+        with pytest.raises(InputError, match=f"^{key} of the adapter"):
+            AdapterShape.read(json.dumps(config | {key: value}))
+        with pytest.raises(InputError, match=f"cannot be read .*{key}"):
+            AdapterShape.read(json.dumps({name: each for name, each in config.items() if name != key}))
+
     def test_only_plain_linear_maps_have_an_order_of_their_weights(self):
         hf = model_of("gpt2").hf
         assert all(isinstance(hf.get_submodule(f"transformer.h.{k}.attn.c_proj"), Conv1D) for k in range(4))
@@ -537,6 +625,25 @@ class TestWeights:
         assert torch.equal(between(hf, other, 1)[name], other[name])
         torch.testing.assert_close(between(hf, other, -0.5)[name], weight.detach() - 0.5)
         torch.testing.assert_close(between(hf, other, 3)[name], weight.detach() + 3)
+
+    def test_training_that_changes_no_weight_warns(self, caplog):
+        fit = functools.partial(tt.fit_steerable, "sft", model_of("llama", torch.bfloat16), PAIRS, epochs=1)
+        assert fit(lr=1e-12).weights == {}
+        (warning,) = caplog.messages
+        assert "changed no weight" in warning
+        assert "raise lr (now 1e-12)" in warning
+        assert fit(lr=0.01).weights
+        assert caplog.messages == [warning]
+
+    def test_what_a_model_holds_for_a_while_is_not_what_was_given(self):
+        baseline, _ = made("llama", "sft")
+        hf = model_of("llama").hf
+        name, given = next(iter(baseline.weights.items()))
+        before = given.clone()
+        with exchanged(hf, baseline.weights), torch.no_grad():
+            assert torch.equal(hf.get_parameter(name), before)
+            hf.get_parameter(name).add_(1)
+        assert torch.equal(given, before)
 
     def test_what_does_not_fit_is_refused_before_anything_is_touched(self):
         hf = model_of("llama").hf
@@ -615,16 +722,94 @@ class TestMultipliers:
             pass
 
     @every
-    @pytest.mark.parametrize("multiplier", [math.nan, math.inf])
+    @pytest.mark.parametrize("multiplier", [math.nan, math.inf, -math.inf, 1e300, -1e7, "1", True, [1]])
     def test_no_number_is_refused(self, method, multiplier):
         baseline, _ = made("llama", method)
         with pytest.raises(InputError, match="finite"), tt.applied(model_of("llama"), baseline, "elicit", multiplier):
             pass
 
+    @pytest.mark.parametrize("multiplier", [math.nan, 1e300, "1"])
+    def test_no_number_is_refused_for_a_vector_too(self, multiplier):
+        vector = tt.fit("diffmean", model_of("llama"), PAIRS, layer=1, calibrate=False)
+        with pytest.raises(InputError, match="finite"), tt.applied(model_of("llama"), vector, "elicit", multiplier):
+            pass
+
+    def test_weights_beyond_half_precision_are_refused(self):
+        hf = copy.deepcopy(model_of("llama").hf).half()
+        name, weight = next(iter(hf.named_parameters()))
+        with pytest.raises(InputError, match=r"beyond torch\.float16"):
+            between(hf, {name: weight.detach() + 1}, 1e6)
+        assert bool(torch.isfinite(between(hf, {name: weight.detach() + 1}, 1e4)[name]).all())
+
+    @trained
+    def test_the_largest_multiplier_gives_finite_logits(self, method):
+        baseline, _ = made("llama", method)
+        model = model_of("llama")
+        with tt.applied(model, baseline, "elicit", MAX_MULTIPLIER):
+            assert bool(torch.isfinite(logits(model, row_of(model))).all())
+
     @trained
     def test_a_direction_that_is_not_there_is_refused(self, method):
         baseline, _ = made("llama", method)
         with pytest.raises(InputError, match="it has elicit"), tt.applied(model_of("llama"), baseline, "suppress"):
+            pass
+
+
+class TestTogether:
+    @pytest.fixture
+    def vector(self):
+        return tt.fit("diffmean", model_of("llama"), PAIRS, layer=1, calibrate=False)
+
+    def test_vectors_add_up_beside_a_baseline(self, vector):
+        model = model_of("llama")
+        adapter, _ = made("llama", "lora")
+        both = [Use(vector, "elicit", 3.0), Use(adapter), Use(vector, "suppress", 0.5)]
+        with applied_together(model, both) as work:
+            found = model.generate(work.prompts(TEXTS), steering=work.steering, max_new_tokens=6)
+        with tt.applied(model, adapter):
+            steering = vector.elicit(3.0) + vector.suppress(0.5)
+            assert found == model.generate(TEXTS, steering=steering, max_new_tokens=6)
+        clamp = tt.fit("cdas", model, PAIRS, layer=1, epochs=1, calibrate=False)
+        for use, steering in (
+            (Use(clamp, values=(2.0,)), clamp.at(2.0)),
+            (Use(clamp, "elicit", 2.0, "published"), clamp.elicit(2.0, "published")),
+        ):
+            with applied_together(model, [use]) as work:
+                assert work.steering.label == steering.label
+                found = model.generate(TEXTS, steering=work.steering, max_new_tokens=6)
+            assert found == model.generate(TEXTS, steering=steering, max_new_tokens=6)
+        with applied_together(model, []) as work:
+            assert work.steering is None
+            assert work.keeps_prompts
+
+    def test_a_system_message_comes_behind_the_prompt(self):
+        model = model_of("llama")
+        with applied_together(model, [Use(made("llama", "prompt")[0])]) as work:
+            (asked,) = work.prompts(["q"], "Be brief.")
+            assert asked[0]["content"] == f"{TEXT}\n\nBe brief."
+            with pytest.raises(InputError, match=r"a prompt in front .* chat template"):
+                work.prompts(["q"], raw=True)
+        with applied_together(model, [Use(made("llama", "none")[0])]) as work:
+            assert work.prompts(["q"], raw=True) == ["q"]
+            assert work.prompts(["q"]) == ["q"]
+            assert work.prompts(["q"], "Be brief.")[0][0] == {"role": "system", "content": "Be brief."}
+            with pytest.raises(InputError, match="a system message in front"):
+                work.prompts(["q"], "Be brief.", raw=True)
+
+    def test_what_does_not_go_together(self, vector):
+        model, one, other = model_of("llama"), made("llama", "lora")[0], made("llama", "prompt")[0]
+        with (
+            pytest.raises(InputError, match="lora and prompt are baselines"),
+            applied_together(model, [Use(one), Use(vector), Use(other)]),
+        ):
+            pass
+        for given in ({"scale": "gap"}, {"values": (1.0,)}):
+            with pytest.raises(InputError, match="lora is a baseline"):
+                Use(one, **given)
+        with pytest.raises(InputError, match="leave out multiplier and scale"):
+            Use(vector, "elicit", 2.0, values=(1.0,))
+        far = Model(*tiny_model("llama", hidden_size=64, n_blocks=4, seed=0), name="far")
+        with pytest.raises(InputError, match="hidden size 32"), applied_together(far, [Use(vector)], force=True):
             pass
 
 
@@ -733,13 +918,28 @@ class TestFolders:
             lambda config: config | {"format_version": 2},
             lambda config: config | {"extra": 1},
             lambda config: {key: value for key, value in config.items() if key != "settings"},
+            lambda config: config | {"directions": ["suppress"]},
+            lambda config: config | {"directions": "elicit"},
+            lambda config: config | {"directions": [["elicit"]]},
             lambda config: config | {"method": "nope"},
             lambda config: config | {"method": "cdas"},
             lambda config: config | {"model": {}},
             lambda config: config | {"files": {"weights.safetensors": "0"}},
             lambda config: [config],
         ],
-        ids=["version", "unknown", "missing", "no method", "no baseline", "no model", "files", "list"],
+        ids=[
+            "version",
+            "unknown",
+            "missing",
+            "direction",
+            "letters",
+            "nested",
+            "no method",
+            "no baseline",
+            "no model",
+            "files",
+            "list",
+        ],
     )
     def test_a_bent_configuration_is_refused(self, method, change, tmp_path):
         path = made("llama", method)[0].save(tmp_path / "x")
@@ -748,6 +948,18 @@ class TestFolders:
         with pytest.raises(InputError) as found:
             tt.load_steerable(path)
         assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"text": TEXT}, {"text": TEXT, "suppress": None}, {"text": "", "suppress": "a"}]
+)
+def test_a_prompt_without_its_texts_is_refused(settings, tmp_path):
+    path = made("llama", "prompt")[0].save(tmp_path / "x")
+    config = json.loads((path / "baseline.json").read_text())
+    (path / "baseline.json").write_text(json.dumps(config | {"settings": settings}))
+    with pytest.raises(InputError, match="texts of the prompt"):
+        tt.load_steerable(path)
+    assert main(["inspect", str(path)]) == 2
 
 
 @trained
@@ -888,12 +1100,14 @@ class TestCommandLine:
         assert "no linear module 'nope'" in run(*line, "--set", "targets=nope", code=2)
         assert not (tmp_path / "x").exists()
 
-    def test_a_fit_that_diverges_keeps_the_last_good_adapter(self, run, tiny_path, pairs_path, tmp_path, monkeypatch):
+    @trained
+    def test_a_fit_that_diverges_keeps_what_was_good(self, run, tiny_path, pairs_path, tmp_path, monkeypatch, method):
         finite = iter([True, False])
         monkeypatch.setattr(_Trained, "is_finite", lambda self: next(finite))
-        said = run("fit", "lora", "--model", tiny_path, "--pairs", pairs_path, "--out", tmp_path / "x", code=2)
-        assert "x.last-good" in said
-        assert tt.load_steerable(tmp_path / "x.last-good").method == "lora"
+        said = run("fit", method, "--model", tiny_path, "--pairs", pairs_path, "--out", tmp_path / "x", code=2)
+        assert f"the {method} of the last good step is kept in {tmp_path / 'x.last-good'}" in " ".join(said.split())
+        assert "vector" not in said
+        assert tt.load_steerable(tmp_path / "x.last-good").method == method
 
     def test_all_methods_are_listed(self, run):
         listed = json.loads(run("methods", "--json"))["methods"]

@@ -154,7 +154,10 @@ def fit(
 
 
 def diverged(error: FitDivergedError, out: Path, trace: Path | None = None, *, overwrite: bool) -> str:
-    """Saves the last good vector beside `out`, under a number if that name is taken, and says so."""
+    """Saves the last good vector or baseline beside `out`, under a number if that name is taken, and says so."""
+    from trimtab.methods import Baseline
+
+    what = error.last_good.method if isinstance(error.last_good, Baseline) else "vector"
     if error.last_good is None:
         return f"{error}; there is no vector to keep, {out} was not written"
     name = f"{out.name}.last-good"
@@ -163,10 +166,10 @@ def diverged(error: FitDivergedError, out: Path, trace: Path | None = None, *, o
         kept = next(path for path in map(out.with_name, names) if overwrite or not path.exists())
         error.last_good.save(kept, overwrite=overwrite)
     except (InputError, OSError) as failure:
-        return f"{error}; nor could the vector of the last good step be kept: {failure}"
+        return f"{error}; nor could the {what} of the last good step be kept: {failure}"
     has_trace = trace is not None and error.step > 0 and trace.exists()
     traced = f", the trace up to there in {trace}" if has_trace else ""
-    return f"{error}; the vector of the last good step is kept in {kept}{traced}, {out} was not written"
+    return f"{error}; the {what} of the last good step is kept in {kept}{traced}, {out} was not written"
 
 
 def _summary(vector: "SteeringVector", method: str, out: Path) -> dict[str, Any]:

@@ -1,10 +1,7 @@
 """`trimtab generate`: text from a model, plain or steered."""
 
-from contextlib import nullcontext
-from functools import reduce
-from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
@@ -14,11 +11,6 @@ from trimtab.cli.output import emit_json, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
 from trimtab.errors import InputError
-
-if TYPE_CHECKING:
-    from trimtab.methods import Applied, Baseline
-    from trimtab.models import Prompt
-    from trimtab.steering import Steering, SteeringVector
 
 
 def generate(
@@ -79,32 +71,25 @@ def generate(
         raise InputError("--direction, --multiplier, --at and --scale need --vector DIR, which they apply to")
     if at is not None and (direction, multiplier, scale) != (None,) * 3:
         raise InputError(f"--at {at}: sets the value itself; leave out --direction, --multiplier and --scale")
-    typed = [(path, {"direction": way, "multiplier": m}) for path, way, m in map(parse_steer, steer or [])]
+    typed: list[tuple[Path, dict[str, Any]]] = [
+        (path, {"direction": way, "multiplier": m}) for path, way, m in map(parse_steer, steer or [])
+    ]
     if vector is not None:
         chosen = given(direction=direction or "elicit", multiplier=multiplier, scale=scale)
-        typed.insert(0, (vector, {"values": parse_values(at)} if at is not None else chosen))
+        typed.insert(0, (vector, {"values": tuple(parse_values(at))} if at is not None else chosen))
     settings = given(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size)
     with at_work():
-        from trimtab.methods import Applied, Baseline, applied, load_steerable
+        from trimtab.methods import load_steerable
+        from trimtab.methods.steerable import Use, applied_together, check_together
         from trimtab.models import load_model
-        from trimtab.models.compat import adopted, require_fit
 
-        saved = [(load_steerable(path), choice) for path, choice in typed]
-        vectors = [(one, choice) for one, choice in saved if not isinstance(one, Baseline)]
-        baseline = _one_baseline([(one, choice) for one, choice in saved if isinstance(one, Baseline)])
-        steerings = [_resolve(one, choice) for one, choice in vectors]
+        uses = [Use(load_steerable(path), **choice) for path, choice in typed]
+        check_together(uses)
         loaded = load_model(model, device=device, dtype=dtype, source_tokens=source_tokens)
-        for one, _ in vectors:
-            require_fit(loaded, one, force=force)
-        own = [adopted(loaded, steering, force=force) for steering in steerings]
-        steering = reduce(add, own) if own else None
-    work = nullcontext(Applied()) if baseline is None else applied(loaded, *baseline)
-    with at_work(), show_progress() as progress, work as working:
-        asked = wanted if working.keeps_prompts else _changed(wanted, working, system, raw=raw)
+    with at_work(), show_progress() as progress, applied_together(loaded, uses, force=force) as working:
         texts = loaded.generate(
-            asked,
-            steering=steering,
-            system=system if working.keeps_prompts else None,
+            working.prompts(wanted, system, raw=raw),
+            steering=working.steering,
             raw=raw,
             force=force,
             progress=progress,
@@ -117,35 +102,6 @@ def generate(
         if len(wanted) > 1:
             say(*([""] if number else []), Text(f"> {prompt}", style="bold"))
         say(text)
-
-
-def _one_baseline(found: "list[tuple[Baseline, dict[str, Any]]]") -> "tuple[Baseline, str, float | None] | None":
-    """The one baseline that was typed, with direction and multiplier; it may stand beside vectors."""
-    if not found:
-        return None
-    if len(found) > 1:
-        raise InputError(
-            f"{' and '.join(one.method for one, _ in found)} are baselines, of which one at a time can be at work"
-        )
-    baseline, choice = found[0]
-    if {"values", "scale"} & choice.keys():
-        raise InputError(f"--at and --scale are about a vector's coordinate, and {baseline.method} is a baseline")
-    return baseline, choice["direction"], choice.get("multiplier")
-
-
-def _changed(prompts: "list[str]", working: "Applied", system: str | None, *, raw: bool) -> "list[Prompt]":
-    """Prompts as a baseline changes them: its system prompt in front of the one that was typed."""
-    if raw:
-        raise InputError("--raw takes prompts as they are, and a prompt in front of them needs the chat template")
-    from trimtab.models.messages import as_messages, with_system
-
-    turns = [as_messages(text) for text in prompts]
-    return [working.prompt(each if system is None else with_system(each, system)) for each in turns]
-
-
-def _resolve(vector: "SteeringVector", choice: dict[str, Any]) -> "Steering":
-    """What one vector does to a row: clamp to typed values, or turn in a direction."""
-    return vector.at(*choice["values"]) if "values" in choice else vector.steering(**choice)
 
 
 def parse_steer(text: str) -> tuple[Path, str, float | None]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -31,10 +32,16 @@ from trimtab.fitting.settings import check_number
 from trimtab.fitting.vectors import json_settings, origin
 from trimtab.methods.method import Method
 from trimtab.methods.saved import Saved
-from trimtab.methods.steerable import Applied, Baseline
+from trimtab.methods.steerable import SAMPLE, Applied, Baseline
 from trimtab.models import Model
-from trimtab.models.adapters import AdapterShape, adapted_modules, adapter, spread_layers
-from trimtab.models.compat import require_card
+from trimtab.models.adapters import (
+    AdapterShape,
+    adapted_modules,
+    adapted_sample,
+    adapter,
+    adapter_problems,
+    spread_layers,
+)
 from trimtab.models.layout import evaluating
 from trimtab.steering import ModelCard
 from trimtab.steering.content import JSON
@@ -119,14 +126,21 @@ class LoRA(Baseline):
     directions: Sequence[str] = ("elicit",)
     changes_weights: ClassVar[bool] = True
 
+    def check_shapes(self, model: Model) -> list[str]:
+        """As of every baseline; and a module that the model does not have, or has in another shape."""
+        return super().check_shapes(model) or adapter_problems(model.hf, AdapterShape.read(self.config), self.weights)
+
+    def _sample(self, model: Model) -> str:
+        return adapted_sample(model.hf, AdapterShape.read(self.config))
+
     @contextmanager
-    def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:
+    def applied(self, model: Model, direction: str, multiplier: float, *, force: bool = False) -> Iterator[Applied]:
         """The adapter on the model, its update times the multiplier; at 0 there is none.
 
         Raises:
             InputError: The model is another one, has an adapter already, or PEFT is not installed.
         """
-        require_card(model, self.model, "lora")
+        self.require_fit(model, force=force)
         if multiplier == 0:
             yield Applied()
             return
@@ -158,10 +172,20 @@ def fit_lora(model: Model, pairs: PairSet, settings: LoRASettings, options: FitO
     shape = AdapterShape(
         tuple(modules), settings.rank, settings.alpha, settings.dropout, settings.rank_stabilised, is_transposed
     )
-    with seeded(model, settings.seed), evaluating(model.hf), adapter(model.hf, shape, training=True) as weights:
+    # What is made in inference mode can never be trained.
+    with (
+        torch.inference_mode(False),
+        seeded(model, settings.seed),
+        evaluating(model.hf),
+        adapter(model.hf, shape, training=True) as weights,
+    ):
         tuned = finetune(model, items, weights, settings, options.progress)
         found = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
-    notes: dict[str, JSON] = {"training": tuned.training(), "modules": list(modules)}
+    notes: dict[str, JSON] = {
+        "training": tuned.training(),
+        "modules": list(modules),
+        SAMPLE: adapted_sample(model.hf, shape),
+    }
     made = LoRA(
         shape.text(model.name),
         found,
@@ -175,6 +199,7 @@ def fit_lora(model: Model, pairs: PairSet, settings: LoRASettings, options: FitO
 
 def restore_lora(saved: Saved) -> LoRA:
     """From its folder."""
+    saved.check_directions(LoRA.directions)
     config = saved.file(ADAPTER_CONFIG_NAME).decode("utf-8", errors="replace")
     AdapterShape.read(config)
     try:

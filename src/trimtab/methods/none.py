@@ -44,7 +44,7 @@ class Nothing(Baseline):
         return []
 
     @contextmanager
-    def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:
+    def applied(self, model: Model, direction: str, multiplier: float, *, force: bool = False) -> Iterator[Applied]:
         """The plain model.
 
         Raises:
@@ -65,6 +65,7 @@ def fit_none(model: Model, pairs: PairSet, settings: NoSettings, options: FitOpt
 
 def restore_none(saved: Saved) -> Nothing:
     """From its folder."""
+    saved.check_directions(Nothing.directions)
     return Nothing(saved.model, saved.settings, saved.provenance)
 
 

@@ -81,7 +81,7 @@ class SystemPrompt(Baseline):
         return []
 
     @contextmanager
-    def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:
+    def applied(self, model: Model, direction: str, multiplier: float, *, force: bool = False) -> Iterator[Applied]:
         """The text in front of every prompt; a system message of the prompt's own comes behind it, after a blank line.
 
         Raises:
@@ -150,10 +150,11 @@ def fit_prompt(model: Model, pairs: PairSet, settings: PromptSettings, options: 
 
 
 def restore_prompt(saved: Saved) -> SystemPrompt:
-    """From its folder."""
-    texts = {"elicit": saved.settings["text"], "suppress": saved.settings["suppress"]}
-    if not all(isinstance(text, str) for text in texts.values()):
-        raise InputError(f"the texts of the prompt are {texts}; fit it again")
+    """From its folder; InputError if there is no text for a direction, or one that is none."""
+    saved.check_directions(SystemPrompt.directions)
+    texts = {"elicit": saved.settings.get("text"), "suppress": saved.settings.get("suppress")}
+    if not all(isinstance(text, str) and text.strip() for text in texts.values()):
+        raise InputError(f"the texts of the prompt are {texts}; fetch or fit it again")
     return SystemPrompt({way: str(text) for way, text in texts.items()}, saved.model, saved.settings, saved.provenance)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -62,6 +62,14 @@ class Saved:
         if name not in self.files:
             raise InputError(f"{name} is missing; fetch or fit the {self.method} again")
         return self.files[name]
+
+    def check_directions(self, directions: Sequence[str]) -> None:
+        """Raise InputError unless these are its directions."""
+        if self.directions != tuple(directions):
+            has = ", ".join(map(str, self.directions)) or "none"
+            raise InputError(
+                f"its directions are {has}, those of {self.method} are {', '.join(directions)}; fit it again"
+            )
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the folder, whole or not at all.

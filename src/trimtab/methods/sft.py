@@ -12,6 +12,7 @@ trained in float32; the multiplier m.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,14 +31,15 @@ from trimtab.fitting.finetune import TuneSettings, elicit_items, finetune, refus
 from trimtab.fitting.vectors import json_settings, origin
 from trimtab.methods.method import Method
 from trimtab.methods.saved import Saved
-from trimtab.methods.steerable import Applied, Baseline
+from trimtab.methods.steerable import SAMPLE, Applied, Baseline
 from trimtab.models import Model
-from trimtab.models.compat import require_card
 from trimtab.models.layout import evaluating
-from trimtab.models.weights import between, exchanged, floating_weights
+from trimtab.models.weights import between, exchanged, floating_weights, weight_problems, weights_sample
 from trimtab.steering import ModelCard
 from trimtab.steering.content import JSON
 from trimtab.steering.folders import WEIGHTS_NAME
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,21 @@ class SFT(Baseline):
     directions: Sequence[str] = ("elicit",)
     changes_weights: ClassVar[bool] = True
 
+    def check_shapes(self, model: Model) -> list[str]:
+        """As of every baseline; and weights that the model does not have, or has in another shape."""
+        return super().check_shapes(model) or weight_problems(model.hf, self.weights)
+
+    def _sample(self, model: Model) -> str:
+        return weights_sample(floating_weights(model.hf))
+
     @contextmanager
-    def applied(self, model: Model, direction: str, multiplier: float) -> Iterator[Applied]:
+    def applied(self, model: Model, direction: str, multiplier: float, *, force: bool = False) -> Iterator[Applied]:
         """The model with these weights, or with its own moved by the multiplier's share of the way to them.
 
         Raises:
             InputError: The model is another one.
         """
-        require_card(model, self.model, "sft")
+        self.require_fit(model, force=force)
         if multiplier == 0:
             yield Applied()
             return
@@ -90,7 +99,8 @@ def fit_sft(model: Model, pairs: PairSet, settings: SFTSettings, options: FitOpt
     """
     items = elicit_items(model, pairs, settings)
     plain = {name: weight.data for name, weight in floating_weights(model.hf).items()}
-    with evaluating(model.hf), exchanged(model.hf, {name: weight.clone() for name, weight in plain.items()}):
+    # What is made in inference mode can never be trained.
+    with torch.inference_mode(False), evaluating(model.hf), exchanged(model.hf, plain):
         weights = floating_weights(model.hf)
         tuned = finetune(model, items, weights, settings, options.progress)
         found = {
@@ -98,18 +108,22 @@ def fit_sft(model: Model, pairs: PairSet, settings: SFTSettings, options: FitOpt
             for name, weight in weights.items()
             if not torch.equal(weight.data, plain[name])
         }
-    made = SFT(
-        found,
-        model.card(),
-        json_settings(settings),
-        origin(model, pairs, settings.seed) | {"training": tuned.training()},
-    )
+    if not found and tuned.diverged_at is None:
+        logger.warning(
+            "training changed no weight: all steps together are too small for %s; raise lr (now %g) or epochs, or load "
+            "the model in float32",
+            str(model.dtype).removeprefix("torch."),
+            settings.lr,
+        )
+    notes: dict[str, JSON] = {"training": tuned.training(), SAMPLE: weights_sample(plain)}
+    made = SFT(found, model.card(), json_settings(settings), origin(model, pairs, settings.seed) | notes)
     refuse_diverged(tuned, settings, made)
     return made
 
 
 def restore_sft(saved: Saved) -> SFT:
     """From its folder."""
+    saved.check_directions(SFT.directions)
     try:
         weights = safetensors.torch.load(saved.file(WEIGHTS_NAME))
     except (SafetensorError, ValueError) as error:

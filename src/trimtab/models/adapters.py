@@ -7,8 +7,9 @@ before, whatever version of PEFT it was.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from trimtab.errors import InputError, MissingExtraError
 from trimtab.models.families import hook_point
 from trimtab.models.layout import Layout
+from trimtab.models.weights import refuse_adapter, weights_sample
 from trimtab.steering import Site
 
 if TYPE_CHECKING:
@@ -29,6 +31,25 @@ ADAPTER = "default"
 """What PEFT calls an adapter that has no name."""
 PREFIX = "base_model.model."
 """What PEFT puts before the names of a model's modules in its files."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _are_paths(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(path, str) and path for path in value)
+
+
+KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "target_modules": (lambda value: _are_paths(value) and len({*value}) == len(value), "a list of paths, each once"),
+    "r": (lambda value: type(value) is int and value >= 1, "a whole number of at least 1"),
+    "lora_alpha": (_is_number, "a finite number"),
+    "lora_dropout": (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1"),
+    "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
+    "fan_in_fan_out": (lambda value: isinstance(value, bool), "true or false"),
+}
+"""What `adapter_config.json` says of an `AdapterShape`, in its order, and what it may say."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +109,19 @@ class AdapterShape:
         try:
             config: dict[str, Any] = json.loads(text)
             kind = (config["peft_type"], config["bias"])
-            shape = cls(
-                tuple(config["target_modules"]),
-                config["r"],
-                config["lora_alpha"],
-                config["lora_dropout"],
-                config["use_rslora"],
-                config["fan_in_fan_out"],
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            parts = {key: config[key] for key in KINDS}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"the adapter's configuration cannot be read ({error}); fit it again") from error
         if kind != ("LORA", "none"):
             raise InputError(f"the adapter is {kind[0]} with bias {kind[1]!r}; trimtab reads LORA without biases")
-        return shape
+        for key, value in parts.items():
+            is_good, allowed = KINDS[key]
+            if not is_good(value):
+                raise InputError(
+                    f"{key} of the adapter's configuration is {value!r}; it must be {allowed}: fit it again"
+                )
+        modules, *rest = parts.values()
+        return cls(tuple(modules), *rest)
 
 
 def spread_layers(n_blocks: int) -> tuple[int, ...]:
@@ -120,6 +141,7 @@ def adapted_modules(layout: Layout, layers: Sequence[int], targets: Sequence[str
     Raises:
         InputError: A block without such a module, or one that is no plain linear map.
     """
+    refuse_adapter(layout.model)
     names = {module: name for name, module in layout.model.named_modules()}
     found: dict[str, nn.Module] = {}
     for layer in layers:
@@ -143,6 +165,45 @@ def adapted_modules(layout: Layout, layers: Sequence[int], targets: Sequence[str
         what = f"{odd[0]} is no plain linear map" if odd else "the targets hold their weights in two different ways"
         raise InputError(f"{what}; name other modules with targets, and load the model without quantisation")
     return list(found), kinds == {True}
+
+
+def adapter_problems(hf: nn.Module, shape: AdapterShape, weights: Mapping[str, Tensor]) -> list[str]:
+    """Why an adapter cannot be put on a model: one sentence, of the first reason; empty if it can."""
+    try:
+        refuse_adapter(hf)
+    except InputError as error:
+        return [str(error)]
+    own, model = dict(hf.named_modules()), type(hf).__name__
+    needed: dict[str, tuple[int, int]] = {}
+    for path in shape.modules:
+        module = own.get(path)
+        if not isinstance(module, (nn.Linear, Conv1D)):
+            has = "does not have" if module is None else "has, but not as a plain linear map"
+            return [f"the adapter is for {path}, which {model} {has}"]
+        d_in, d_out = _ends(module)
+        needed |= {
+            f"{PREFIX}{path}.lora_A.weight": (shape.rank, d_in),
+            f"{PREFIX}{path}.lora_B.weight": (d_out, shape.rank),
+        }
+    if needed.keys() != weights.keys():
+        return [f"the adapter's weights are not those of its configuration: {min(needed.keys() ^ weights.keys())}"]
+    for name, wanted in needed.items():
+        if tuple(weights[name].shape) != wanted:
+            return [f"the adapter holds {name} of shape {tuple(weights[name].shape)}, and {model} needs {wanted}"]
+    return []
+
+
+def _ends(module: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Width of what goes in and of what comes out."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    d_in, d_out = module.weight.shape
+    return d_in, d_out
+
+
+def adapted_sample(hf: nn.Module, shape: AdapterShape) -> str:
+    """What tells the weights under an adapter from others, see `weights_sample`; no adapter is on the model."""
+    return weights_sample({path: hf.get_submodule(path).get_parameter("weight") for path in shape.modules})
 
 
 @contextmanager
@@ -171,6 +232,10 @@ def adapter(
         InputError: PEFT cannot adapt the model, an adapter is on it already, or weights that do not fit.
     """
     config = shape.config()
+    refuse_adapter(hf)
+    problems = [] if weights is None else adapter_problems(hf, shape, weights)
+    if problems:
+        raise InputError(f"{problems[0]}; use its own model")
     with _restored(hf):
         layers = _put_on(hf, shape, config)
         found: dict[str, nn.Parameter] = {}
@@ -183,20 +248,16 @@ def adapter(
             layer.scaling[ADAPTER] *= scale  # pyright: ignore
             layer.get_submodule("lora_dropout").train(training)
         if weights is not None:
-            _fill(found, weights)
+            with torch.no_grad():
+                for name, weight in found.items():
+                    weight.copy_(weights[name])
         yield found
 
 
 def _put_on(hf: nn.Module, shape: AdapterShape, config: LoraConfig) -> dict[str, nn.Module]:
     """PEFT's layers by the paths of the modules that they stand in for, in evaluation mode."""
     from peft import inject_adapter_in_model
-    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    if any(isinstance(module, BaseTunerLayer) for module in hf.modules()):
-        raise InputError("an adapter is on this model already; take it off (PEFT: unload()), or merge it")
-    own = {name for name, _ in hf.named_modules()}
-    if missing := [path for path in shape.modules if path not in own]:
-        raise InputError(f"the adapter is for {missing[0]}, which {type(hf).__name__} does not have; use its own model")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it sets right by itself
@@ -210,21 +271,6 @@ def _put_on(hf: nn.Module, shape: AdapterShape, config: LoraConfig) -> dict[str,
     for layer in layers.values():
         layer.eval()
     return layers
-
-
-def _fill(own: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
-    if own.keys() != weights.keys():
-        raise InputError(
-            f"the adapter's weights are not those of its configuration: {min(own.keys() ^ weights.keys())}"
-        )
-    for name, weight in own.items():
-        if weight.shape != weights[name].shape:
-            raise InputError(
-                f"the adapter holds {name} of shape {tuple(weights[name].shape)}, and the model needs "
-                f"{tuple(weight.shape)}; use the adapter's own model"
-            )
-        with torch.no_grad():
-            weight.copy_(weights[name])
 
 
 @contextmanager

@@ -36,28 +36,28 @@ def card_problems(model: Model, card: ModelCard, what: str) -> list[str]:
         card: What something was made for.
         what: What to call that thing.
     """
+    return size_problems(model, card, what) or kind_problems(model, card, what)
+
+
+def size_problems(model: Model, card: ModelCard, what: str) -> list[str]:
+    """Where a model has another width or depth than the one on a card; arguments as above."""
     problems = []
     if card.hidden_size != model.hidden_size:
         problems.append(f"the {what} was made for hidden size {card.hidden_size}, the model has {model.hidden_size}")
     if card.n_blocks != model.n_blocks:
         problems.append(f"the {what} was made for {card.n_blocks} blocks, the model has {model.n_blocks}")
-    if problems:
-        return problems
+    return problems
+
+
+def kind_problems(model: Model, card: ModelCard, what: str) -> list[str]:
+    """Where a model is of another family, or has another template or prefix; arguments as above."""
+    problems = []
     if card.model_type not in (None, model.layout.model_type):
         problems.append(f"the {what} was made for a {card.model_type} model, this one is {model.layout.model_type}")
     template = _other_template(model.chat, card.prefix_ids, card.template_fingerprint)
     if template is not None:
         problems.append(f"the {what} was made with {template}")
     return problems
-
-
-def require_card(model: Model, card: ModelCard, what: str) -> None:
-    """Raise InputError, which lists what differs, unless the model is the one on a card; arguments as above."""
-    problems = card_problems(model, card, what)
-    if problems:
-        raise InputError(
-            f"{what} for {card.id!r} does not fit {model.name!r}: {'; '.join(problems)}; fit it again for this model"
-        )
 
 
 def _other_template(chat: ChatFormat, prefix_ids: tuple[int, ...], fingerprint: str | None) -> str | None:
