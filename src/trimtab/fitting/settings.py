@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -182,7 +183,8 @@ def check_number(
     bound += "" if most is None else f" and at most {most:g}"
     kind = "a whole number" if whole else "a finite number"
     allowed = (int,) if whole else (int, float)
-    good = isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
+    # NaN is not, and an integer may be too large to be a float
+    good = isinstance(value, allowed) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if good and all(
         [least is None or value >= least, above is None or value > above, most is None or value <= most]  # pyright: ignore
     ):
