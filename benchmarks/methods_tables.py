@@ -22,7 +22,8 @@ WAYS = {"elicit": "Eliciting", "suppress": "Suppressing"}
 ABOUT = """
 What `python -m benchmarks.methods_on_organism` wrote. Every method learns from the same 48 pairs of a concept of the
 [organism](organism.md), at blocks 1 and 4 or at places of its own, and with each
-[reading](methods.md#what-is-read-of-a-pair) it can have (`lineas` with its own). Layer, reading and multipliers are chosen on 24 other pairs
+[reading](methods.md#what-is-read-of-a-pair) it can have (`lineas` with its own). Layer, reading and multipliers are
+chosen on 24 other pairs
 [without a judge](calibration.md). Then the exact judge reads {judged} answers a direction to prompts never seen.
 *Score* is the harmonic mean of concept, instruction and fluency, 0 to 2; where something is suppressed, of what is gone
 of the concept. *KL* is KL(plain || steered) in nats a token on prompts of another kind. Brackets: 95 % bootstrap

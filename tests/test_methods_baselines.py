@@ -755,6 +755,36 @@ class TestMultipliers:
             pass
 
 
+class TestFitsMeanwhile:
+    """What is learnt while weights are changed would be of the changed model."""
+
+    @pytest.mark.parametrize("method", ["lora", "sft"])
+    def test_they_are_refused(self, method):
+        model, (baseline, _) = model_of("llama"), made("llama", method)
+        calls = [
+            lambda: tt.fit("diffmean", model, PAIRS, layer=1, calibrate=False),
+            lambda: tt.fit_steerable("diffmean", model, PAIRS, layer=1, calibrate=False),
+            lambda: tt.fit_steerable("sft", model, PAIRS),
+            lambda: tt.fit_layers("diffmean", model, PAIRS, layers=[1]),
+            lambda: tt.fit_many("diffmean", model, {"one": PAIRS}, layer=1, calibrate=False),
+        ]
+        with tt.applied(model, baseline):
+            with tt.applied(model, made("llama", "prompt")[0]):
+                assert model.changed_by == method
+            for call in calls:
+                with pytest.raises(InputError, match=f"{method} is at work on this model; leave `applied`"):
+                    call()
+        assert model.changed_by is None
+        with pytest.raises(ZeroDivisionError), tt.applied(model, baseline):
+            raise ZeroDivisionError
+        assert model.changed_by is None
+
+    def test_a_prompt_changes_no_model(self):
+        model = model_of("llama")
+        with tt.applied(model, made("llama", "prompt")[0]):
+            tt.fit("diffmean", model, PAIRS, layer=1, calibrate=False)
+
+
 class TestTogether:
     @pytest.fixture
     def vector(self):

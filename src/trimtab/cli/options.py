@@ -23,7 +23,11 @@ SourceTokens = Annotated[
 ]
 VectorPath = Annotated[Path, typer.Option("--vector", metavar="DIR", help="A saved vector's directory.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Apply the vector although family, template or prefix is not the one it knows.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Apply it although family, template or prefix (of an adapter, the weights) are not those it knows.",
+    ),
 ]
 NoCalibrate = Annotated[
     bool,
