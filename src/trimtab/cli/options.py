@@ -26,7 +26,7 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Apply it although family, template or prefix (of an adapter, the weights) are not those it knows.",
+        help="Apply it although family, template, prefix or an adapter's weights are not those it knows.",
     ),
 ]
 NoCalibrate = Annotated[
