@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from multiprocessing import get_context
@@ -162,13 +163,14 @@ def fit_method(name: str, concepts: Sequence[str]) -> dict[str, Any]:
     for place, given in places.items():
         settings = build_settings(method.settings, given)
         found: dict[str, Any] = {}
+        began = time.perf_counter()
         if method.many is not None:
-            began = time.perf_counter()
-            made = method.many(model, list(data.values()), settings, FitOptions(runs=runs))
-            found = dict(zip(data, made, strict=True))
+            with suppress(InputError):  # of one concept; which, and for the others a vector, is seen one by one
+                made = method.many(model, list(data.values()), settings, FitOptions(runs=runs))
+                found = dict(zip(data, made, strict=True))
             each = (time.perf_counter() - began) / len(concepts)
             seconds = {concept: seconds[concept] + each for concept in concepts}
-        else:
+        if not found:
             for concept, pairs in data.items():
                 began = time.perf_counter()
                 try:
