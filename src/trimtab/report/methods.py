@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COLOURS = ("#1f4e79", "#b5542b", "#4f7d3a", "#7a4b94", "#b08a1e", "#555555")
+MARKS = ("o", "s", "^")
+"""Of families: the first with every colour, then the second."""
 LEAST = 1e-3
 """Side effects below this are drawn here: the axis is logarithmic."""
 
@@ -39,6 +41,7 @@ def draw_methods(panels: Mapping[str, Sequence[Point]], path: Path) -> None:
 
     families = list(dict.fromkeys(point.family for points in panels.values() for point in points))
     colours = {family: COLOURS[k % len(COLOURS)] for k, family in enumerate(families)}
+    marks = {family: MARKS[k // len(COLOURS) % len(MARKS)] for k, family in enumerate(families)}
     canvas = Canvas(figsize=(7.5 * len(panels), 7), layout="constrained")
     for axes, (title, points) in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for point in points:
@@ -47,7 +50,7 @@ def draw_methods(panels: Mapping[str, Sequence[Point]], path: Path) -> None:
             colour = colours[point.family]
             axes.plot(across, [y, y], color=colour, alpha=0.25, linewidth=1)
             axes.plot([x, x], along, color=colour, alpha=0.25, linewidth=1)
-            axes.plot([x], [y], color=colour, marker="o", linestyle="none", markersize=5)
+            axes.plot([x], [y], color=colour, marker=marks[point.family], linestyle="none", markersize=5)
         for point, (x, y) in zip(points, _spread([(max(LEAST, p.side_effect[0]), p.effect[0]) for p in points]),
                                  strict=True):  # fmt: skip
             at = (max(LEAST, point.side_effect[0]), point.effect[0])
@@ -57,14 +60,14 @@ def draw_methods(panels: Mapping[str, Sequence[Point]], path: Path) -> None:
             )
         axes.set_xscale("log")
         axes.set_ylim(-0.08, 2.1)
-        axes.set_xlim(LEAST * 0.8, 30)
+        axes.set_xlim(LEAST * 0.8, 10)
         axes.set_title(title)
         axes.set_xlabel("side effect: KL to the plain model on unrelated prompts, nats a token")
         axes.set_ylabel("effect: score of the exact judge, 0 to 2")
         axes.grid(alpha=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     handles = [
-        canvas.axes[0].plot([], [], color=colours[f], marker="o", linestyle="none", label=f)[0] for f in families
+        canvas.axes[0].plot([], [], color=colours[f], marker=marks[f], linestyle="none", label=f)[0] for f in families
     ]
     canvas.legend(handles=handles, loc="outside upper center", ncols=len(families), frameon=False)
     canvas.savefig(path, dpi=140)
