@@ -330,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fits = {
                 name: (fit_method, (name, missing))
                 for name in sorted(options.methods, key=_slowest_first)
-                if (missing := [c for c in options.concepts if not is_fitted(name, c)])
+                if (missing := [c for c in options.concepts if not (is_judged(name, c) or is_fitted(name, c))])
             }
             run_all(fits, pool, "fitted")
             concepts = {
