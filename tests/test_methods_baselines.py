@@ -853,7 +853,7 @@ class TestRefusals:
             tt.fit_layers(method, model, PAIRS, layers=[1])
 
     def test_many(self, method):
-        with pytest.raises(InputError, match="edits no hidden state"):
+        with pytest.raises(InputError, match="makes no steering vector; use fit_steerable"):
             tt.fit_many(method, model_of("llama"), {"a": PAIRS}, layer=1)
 
     @pytest.mark.parametrize(

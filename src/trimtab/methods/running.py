@@ -158,7 +158,8 @@ class Fit:
         train, place = self.split.train, self._place
         if place is not None:
             calibration_inputs(self.model, self.split)  # what cannot be calibrated on is refused before the fit
-            return self._search.calibrated(self._made(settings, train, place, self.options))
+            vector = self._made(settings, train, place, self.options)  # what it refuses, it refuses before any answer
+            return self._search.calibrated(vector)
         made, short, whole = self._trials(settings)
         vector = self._search.vector(short, whole)
         layer = vector.edits[0].intervention.site.layer
