@@ -1,0 +1,1 @@
+"""Protocols: one file each, with its settings, what it records and how it is summed up."""
