@@ -5,6 +5,7 @@ Letters: b rows, s tokens of a sequence, n tokens of a response, d hidden, v voc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -22,6 +23,9 @@ from trimtab.models.split import SplitModel
 
 RUN_TOKENS = 8192
 """Most padded tokens in one forward, unless one sequence is longer."""
+
+LN2 = math.log(2)
+LEAST_LOG = -1e4
 
 CHUNK_BYTES = 32 * 1024**2
 """Size of one float32 logits chunk."""
@@ -82,11 +86,16 @@ def log_likelihoods(
     """
     if not responses:
         return []
-    finals = final_states(model, prompts, responses, steering)
+    return likelihoods_at(model, final_states(model, prompts, responses, steering), responses)
+
+
+@torch.no_grad()
+def likelihoods_at(model: Model, finals: Sequence[Tensor], responses: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Log-probability of every token of each response, from what `final_states` gave: (n,) float32 on the CPU."""
     tokens = torch.tensor([token for response in responses for token in response], device=model.device)
     found = [
         (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=1)).cpu()
-        for chosen, logits in zip(tokens.split(_chunk(model)), _logits(model, torch.cat(finals)), strict=True)
+        for chosen, logits in zip(tokens.split(_chunk(model)), _logits(model, torch.cat(list(finals))), strict=True)
     ]
     return list(torch.cat(found).split([len(response) for response in responses]))
 
@@ -98,6 +107,19 @@ def kl_divergences(model: Model, finals: Sequence[Tensor], others: Sequence[Tens
     for p, q in zip(_logits(model, torch.cat(list(finals))), _logits(model, torch.cat(list(others))), strict=True):
         p, q = p.log_softmax(dim=1), q.log_softmax(dim=1)
         found.append((p.exp() * (p - q)).sum(dim=1).clamp_min(0).cpu())  # rounding may leave -1e-8
+    return list(torch.cat(found).split([len(part) for part in finals]))
+
+
+@torch.no_grad()
+def js_divergences(model: Model, finals: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Jensen-Shannon divergence in nats (0 to ln 2) at every token, as `kl_divergences`: (n,) float32 each."""
+    found = []
+    for p, q in zip(_logits(model, torch.cat(list(finals))), _logits(model, torch.cat(list(others))), strict=True):
+        # a token that is ruled out has log 0, which counts as a number: 0 * -inf is none
+        p, q = p.log_softmax(dim=1).clamp_min(LEAST_LOG), q.log_softmax(dim=1).clamp_min(LEAST_LOG)
+        middle = torch.logaddexp(p, q) - LN2
+        both = p.exp() * (p - middle) + q.exp() * (q - middle)
+        found.append((both.sum(dim=1) / 2).clamp(0, LN2).cpu())  # rounding may leave -1e-8
     return list(torch.cat(found).split([len(part) for part in finals]))
 
 

@@ -114,7 +114,7 @@ class Model:
         raw: bool = False,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 8,
         force: bool = False,
         progress: ProgressCallback | None = None,
@@ -129,7 +129,8 @@ class Model:
             raw: Take prompts as already rendered texts.
             max_new_tokens: Most tokens to generate a prompt.
             temperature: 0 = greedy; otherwise sampling, seeded a row.
-            seed: Row k draws from a generator seeded with seed + k; -2**63 to 2**63 - 1.
+            seed: Row k draws from a generator seeded with seed + k, or with its own entry of a sequence; -2**63 to
+                2**63 - 1.
             batch_size: Rows a forward.
             force: Let a vector made for another family, or with another prefix or template, pass.
             progress: Told of every token column; a batch that stops early counts as if it had run to `max_new_tokens`.
@@ -162,7 +163,7 @@ class Model:
         steering: Row | Sequence[Row] = None,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 8,
         force: bool = False,
         progress: ProgressCallback | None = None,
@@ -185,7 +186,10 @@ class Model:
         Raises:
             InputError: As in `generate`.
         """
-        _check_settings(max_new_tokens, temperature, batch_size, seed)
+        seeds = range(seed, seed + len(prompts)) if isinstance(seed, int) else seed
+        _check_settings(max_new_tokens, temperature, batch_size, [seed] if isinstance(seed, int) else seeds)
+        if len(seeds) != len(prompts):
+            raise InputError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one a prompt, or one number for all")
         given = _as_rows(steering, len(prompts))
         own = {id(row): self.own(row, force=force) for row in given}
         rows = [own[id(row)] for row in given]
@@ -201,7 +205,7 @@ class Model:
                 max_new_tokens,
                 columns,
                 temperature=temperature,
-                seeds=range(seed + start, seed + start + len(batch)),
+                seeds=seeds[start : start + batch_size],
             )
             columns.end_batch()
         return responses
@@ -254,11 +258,12 @@ def _as_rows(steering: Row | Sequence[Row], n: int) -> list[Row]:
     return entries
 
 
-def _check_settings(max_new_tokens: int, temperature: float, batch_size: int, seed: int) -> None:
+def _check_settings(max_new_tokens: int, temperature: float, batch_size: int, seeds: Sequence[int]) -> None:
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
     if not math.isfinite(temperature) or temperature < 0:
         raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or a positive number")
-    if not -(2**63) <= seed < 2**63:
-        raise InputError(f"seed is {seed}; it must be a whole number from -2**63 to 2**63 - 1")
+    for seed in seeds:
+        if not -(2**63) <= seed < 2**63:
+            raise InputError(f"seed is {seed}; it must be a whole number from -2**63 to 2**63 - 1")
