@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trimtab.errors import InputError
 from trimtab.evaluation.concepts import LabelledText
+from trimtab.evaluation.contenders import Contender
 from trimtab.models import Model
 from trimtab.models.capture import capture
 from trimtab.models.compat import edit_to_read
@@ -47,16 +48,18 @@ class Probe:
     positive: float | None
 
 
-def can_be_read(vector: SteeringVector) -> bool:
-    """Whether a vector has a direction."""
+def can_be_read(contender: Contender) -> bool:
+    """Whether it is a vector that has a direction."""
+    if contender.vector is None:
+        return False
     try:
-        probe_directions(vector.edits[0].intervention.transform)
+        probe_directions(contender.vector.edits[0].intervention.transform)
     except InputError:
         return False
     return True
 
 
-def probe_of(model: Model, vector: SteeringVector) -> Probe:
+def probe_of(model: Model, contender: Contender) -> Probe:
     """The direction of a vector's first edit, turned so that the concept is at its larger end.
 
     With several dimensions it is the line through the classes' means, or the first where no factors are known.
@@ -64,6 +67,9 @@ def probe_of(model: Model, vector: SteeringVector) -> Probe:
     Raises:
         InputError: The vector does not fit the model, or has no direction.
     """
+    vector = contender.vector
+    if vector is None:
+        raise InputError(f"{contender.label} is no vector, so it has no direction to read")
     edit = edit_to_read(model, vector, 0)
     directions = probe_directions(edit.intervention.transform)
     if edit.factors is None:
@@ -78,13 +84,16 @@ def probe_of(model: Model, vector: SteeringVector) -> Probe:
     return Probe(vector, rows / size, float(along @ low) / size, float(along @ high) / size)
 
 
-def read(model: Model, probe: Probe, texts: Sequence[LabelledText]) -> list[Latents]:
-    """The coordinates of every token of prompts and answers.
+def read(model: Model, probes: Sequence[Probe], texts: Sequence[LabelledText]) -> list[list[Latents]]:
+    """The coordinates of every token of prompts and answers, all probes in one run of the model.
 
     Args:
         model: The model, plain.
-        probe: What is read.
+        probes: What is read.
         texts: Prompts, rendered with the chat template, and answers.
+
+    Returns:
+        For each probe the latents of every text.
 
     Raises:
         InputError: A text that is longer than the context.
@@ -97,11 +106,14 @@ def read(model: Model, probe: Probe, texts: Sequence[LabelledText]) -> list[Late
     limit, longest = model.context_length, max(map(len, rows), default=0)
     if limit is not None and longest > limit:
         raise InputError(f"a labelled text of {longest} tokens exceeds the context of {limit}; leave detection out")
-    site = probe.vector.edits[0].intervention.site
-    direction = probe.direction.to(model.device)
-    found = []
-    for ids, prompt, states in zip(rows, prompts, capture(model.hf, rows, [site]), strict=True):
-        values = (states[site][prompt.prefix_length :].float() @ direction).cpu().tolist()
-        tokens = tuple(str(model.tokenizer.decode([token])) for token in ids[prompt.prefix_length :])
-        found.append(Latents(tokens, tuple(values)))
+    places = [probe.vector.edits[0].intervention.site for probe in probes]
+    directions = [probe.direction.to(model.device) for probe in probes]
+    found: list[list[Latents]] = [[] for _ in probes]
+    seen = capture(model.hf, rows, list(dict.fromkeys(places)))
+    for ids, prompt, states in zip(rows, prompts, seen, strict=True):
+        start = prompt.prefix_length
+        tokens = tuple(str(model.tokenizer.decode([token])) for token in ids[start:])
+        for k, (site, direction) in enumerate(zip(places, directions, strict=True)):
+            values = (states[site][start:].float() @ direction).cpu().tolist()
+            found[k].append(Latents(tokens, tuple(values)))
     return found

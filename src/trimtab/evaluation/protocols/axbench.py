@@ -191,23 +191,28 @@ def _detect(
 ) -> None:
     """Put on record what every vector reads in the labelled texts of its concept: the largest value of a text."""
     done, began = log.keys("label", "concept", "text"), time.monotonic()
-    texts = {concept.name: concept.texts for concept in concepts}
-    readable = [each for each in contenders if each.vector is not None and can_be_read(each.vector)]
-    for number, contender in enumerate(readable, 1):
-        name = str(contender.concept)
-        if all((contender.label, name, k) in done for k in range(len(texts[name]))):
-            continue
-        assert contender.vector is not None
-        probe = probe_of(model, contender.vector)
+    for number, concept in enumerate(concepts, 1):
+        readable = [each for each in contenders if each.concept == concept.name and can_be_read(each)]
+        wanted = {(each.label, concept.name, k) for each in readable for k in range(len(concept.texts))}
+        if not wanted <= done:
+            rows = _read_rows(model, concept, readable)
+            log.append(row for row in rows if (row["label"], row["concept"], row["text"]) not in done)
+        if progress is not None:
+            progress(Progress("detection", number, len(concepts), time.monotonic() - began))
+
+
+def _read_rows(model: Model, concept: Concept, readable: Sequence[Contender]) -> list[dict[str, Any]]:
+    probes = [probe_of(model, each) for each in readable]
+    rows: list[dict[str, Any]] = []
+    for contender, probe, read_texts in zip(readable, probes, read(model, probes, concept.texts), strict=True):
         kept: dict[str, int] = {}
-        rows: list[dict[str, Any]] = []
-        for k, (text, latents) in enumerate(zip(texts[name], read(model, probe, texts[name]), strict=True)):
+        for k, (text, latents) in enumerate(zip(concept.texts, read_texts, strict=True)):
             kept[text.category] = kept.get(text.category, 0) + 1
             shown = kept[text.category] <= HEAT_TEXTS
             rows.append(
                 {
                     "label": contender.label,
-                    "concept": name,
+                    "concept": concept.name,
                     "text": k,
                     "category": text.category,
                     "value": max(latents.values),
@@ -217,6 +222,4 @@ def _detect(
                     "positive": probe.positive,
                 }
             )
-        log.append(row for row in rows if (contender.label, name, row["text"]) not in done)
-        if progress is not None:
-            progress(Progress("detection", number, len(readable), time.monotonic() - began))
+    return rows
