@@ -1,0 +1,168 @@
+"""Contenders on prompts of several conditions: what the safety protocols share.
+
+Every contender answers the prompts of the conditions that a direction is about, greedily, at its own multiplier or at
+several, and is compared with the plain model's answers to the same prompts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.evaluation.contenders import PLAIN, Contender, with_plain
+from trimtab.evaluation.divergences import Behind, moved, plain_states
+from trimtab.evaluation.jobs import Job, seed_of
+from trimtab.evaluation.prompt_sets import PromptSet
+from trimtab.evaluation.rated import Rated
+from trimtab.evaluation.records import Log
+from trimtab.evaluation.statistics import Interval, bootstrap, wilson
+from trimtab.models import Model
+from trimtab.progress import Progress, ProgressCallback
+
+KL = "kl"
+"""Name of the measure: KL(plain || steered), nats a token, on the plain model's answer to the same prompt."""
+
+
+@dataclass(frozen=True)
+class Dose:
+    """A contender in one direction at one multiplier."""
+
+    contender: Contender
+    way: str
+    multiplier: float
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """As records name it."""
+        return {"label": self.contender.label, "way": self.way, "multiplier": self.multiplier}
+
+
+def doses(contenders: Sequence[Contender], ways: Iterable[str], multipliers: Sequence[float]) -> list[Dose]:
+    """Every contender in every direction that it has, at its own multiplier, or at these if it has a factor."""
+    found = []
+    for contender in contenders:
+        for way in ways:
+            if way in contender.ways:
+                own = (contender.calibrated(way),)
+                tried = multipliers if multipliers and contender.has_factor(way) else own
+                found += [Dose(contender, way, multiplier) for multiplier in tried]
+    return found
+
+
+def plan(
+    prompts: PromptSet, given: Sequence[Dose], where: Mapping[str, Sequence[str]], concept: str, seed: int
+) -> list[Job]:
+    """The plain model on all prompts, and every dose on those of its direction's conditions.
+
+    Args:
+        prompts: By condition.
+        given: What answers.
+        where: Conditions by direction; one that has no prompts is passed over.
+        concept: What judges are told to look for.
+        seed: Of the sampling, where there is any.
+    """
+    (plain,) = with_plain(())
+    wanted: list[tuple[Contender, str | None, float | None, str]] = [
+        (plain, None, None, condition) for condition in prompts.prompts
+    ]
+    for dose in given:
+        wanted += [(dose.contender, dose.way, dose.multiplier, condition) for condition in where[dose.way]]
+    return [
+        Job(
+            contender,
+            prompt,
+            number,
+            condition,
+            way,
+            multiplier,
+            concept,
+            seed_of(seed, concept, condition, number, multiplier),
+        )
+        for contender, way, multiplier, condition in wanted
+        for number, prompt in enumerate(prompts.prompts.get(condition, ()))
+    ]
+
+
+def measure_kl(
+    model: Model,
+    given: Sequence[Dose],
+    conditions: Callable[[Dose], Sequence[str]],
+    generations: Log,
+    log: Log,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Put on record how far each dose moves the plain model on prompts that it should leave alone.
+
+    Args:
+        model: The model, plain.
+        given: What is measured.
+        conditions: On which prompts.
+        generations: Where the plain model's answers are.
+        log: Where it goes: label, direction, multiplier, condition, prompt, `name` (`KL`), `value`.
+        progress: Told of every dose.
+    """
+    done, began = log.keys("label", "way", "multiplier", "condition", "prompt", "name"), time.monotonic()
+    answers: dict[str, list[Mapping[str, Any]]] = {}
+    for row in generations.rows:
+        if row["way"] is None:
+            answers.setdefault(row["condition"], []).append(row)
+    states: dict[str, Any] = {}
+    for number, dose in enumerate(given, 1):
+        for condition in conditions(dose):
+            rows = answers.get(condition, [])
+            keys = [(*dose.columns.values(), condition, row["prompt"], KL) for row in rows]
+            if set(keys) <= done:
+                continue
+            behind = Behind([row["messages"] for row in rows], [row["ids"] for row in rows])
+            if condition not in states:
+                states[condition] = plain_states(model, behind)
+            found = moved(model, dose.contender, dose.way, dose.multiplier, behind, states[condition])
+            log.append(
+                {**dose.columns, "condition": condition, "prompt": row["prompt"], "name": KL, "value": one.kl}
+                for row, one, key in zip(rows, found, keys, strict=True)
+                if key not in done
+            )
+        if progress is not None:
+            progress(Progress("side effects", number, len(given), time.monotonic() - began))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The texts of a run, by who wrote them and on which prompts.
+
+    Attributes:
+        texts: All of them.
+        seed: Of bootstraps.
+    """
+
+    texts: Sequence[Rated]
+    seed: int
+
+    def of(self, label: str, way: str | None, multiplier: float | None, condition: str) -> list[Rated]:
+        """In the order of the prompts."""
+        found = [
+            text
+            for text in self.texts
+            if (text["label"], text["way"], text["multiplier"], text["condition"])
+            == (label, way, multiplier, condition)
+        ]
+        return sorted(found, key=lambda text: text["prompt"])
+
+    def rate(self, texts: Sequence[Rated], holds: Callable[[Rated], bool | None]) -> Interval | None:
+        """The share of texts of which something holds, with Wilson's interval; what is unknown is left out."""
+        known = [found for found in map(holds, texts) if found is not None]
+        return wilson(sum(known), len(known)) if known else None
+
+    def mean(self, values: Iterable[float]) -> Interval | None:
+        """A mean with its bootstrap interval over prompts."""
+        return bootstrap(list(values), seed=self.seed)
+
+    @property
+    def doses(self) -> list[tuple[str, str, float]]:
+        """Label, direction and multiplier of everything but the plain model, in the order of the log's plan."""
+        found = {
+            (text["label"], text["way"], text["multiplier"]): None for text in self.texts if text["label"] != PLAIN
+        }
+        return sorted(found, key=lambda dose: (dose[1], dose[0], dose[2]))
