@@ -14,16 +14,19 @@ import typer
 from typer.main import get_command
 
 from trimtab._version import __version__
+from trimtab.cli.compare import compare
 from trimtab.cli.datasets import datasets
 from trimtab.cli.demo import demo
 from trimtab.cli.detect import detect
 from trimtab.cli.distill import distill
+from trimtab.cli.evaluate import app as evaluations
 from trimtab.cli.fit import fit
 from trimtab.cli.generate import generate
 from trimtab.cli.inspect import inspect
 from trimtab.cli.methods import methods
 from trimtab.cli.models import models
 from trimtab.cli.output import fail, library_logs
+from trimtab.cli.report import report
 from trimtab.errors import InputError, NetworkError
 
 DONE, FAULT, BAD_INPUT, NETWORK, INTERRUPTED = 0, 1, 2, 3, 130
@@ -34,8 +37,9 @@ app = typer.Typer(
     help="Faithful bi-directional steering vectors: fit, apply, look inside.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, fit, distill, generate, detect, inspect, methods, models, datasets):
+for command in (demo, fit, distill, generate, detect, inspect, compare, report, methods, models, datasets):
     app.command()(command)
+app.add_typer(evaluations)
 
 
 def _print_version(wanted: bool) -> None:

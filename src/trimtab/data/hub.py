@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from trimtab.data.read import Row
@@ -12,7 +13,13 @@ from trimtab.errors import InputError, MissingExtraError, NetworkError
 PREFIX = "hub:"
 """What a source on the Hub begins with: `hub:owner/name` or `hub:owner/name:split`."""
 
-_ABSENT = ("DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError", "DataFilesNotFoundError")
+_ABSENT = (
+    "DatasetNotFoundError",
+    "RepositoryNotFoundError",
+    "GatedRepoError",
+    "DataFilesNotFoundError",
+    "RemoteEntryNotFoundError",
+)
 _UNREACHED = ("HfHubHTTPError", "HTTPError", "LocalEntryNotFoundError", "RequestException", "TransportError")
 
 
@@ -41,6 +48,26 @@ def read_hub(source: str) -> Iterator[Row]:
         yield Row(f"{where} row {number}", value)
 
 
+def hub_file(name: str, file: str) -> Path:
+    """A file of a data set on the Hub, fetched once and kept where huggingface_hub keeps files.
+
+    Args:
+        name: `owner/name` of the data set.
+        file: Its path there.
+
+    Raises:
+        NetworkError: The Hub cannot be reached.
+        InputError: There is no such data set or file, or it is not open to you.
+    """
+    from huggingface_hub import hf_hub_download
+
+    where = f"{PREFIX}{name}/{file}"
+    try:
+        return Path(hf_hub_download(name, file, repo_type="dataset"))
+    except Exception as error:
+        raise _explained(error, where) from error
+
+
 def _load(name: str, split: str, where: str) -> Any:
     try:
         from datasets import load_dataset
@@ -49,12 +76,17 @@ def _load(name: str, split: str, where: str) -> Any:
     try:
         return load_dataset(name, split=split)
     except Exception as error:
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        reason = " ".join(str(error).split())
-        if kinds.intersection(_ABSENT):
-            raise InputError(f"{where}: no such data set, or it is not open to you ({reason})") from error
-        if isinstance(error, (ConnectionError, TimeoutError)) or kinds.intersection(_UNREACHED):
-            raise NetworkError(f"{where}: the Hub cannot be reached ({reason}); try again or give a file") from error
-        if isinstance(error, ValueError):
-            raise InputError(f"{where}: cannot be read ({reason})") from error
-        raise
+        raise _explained(error, where) from error
+
+
+def _explained(error: Exception, where: str) -> Exception:
+    """What a user should be told of a failure; the failure itself where it is no fault of theirs or of the network."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    reason = " ".join(str(error).split())
+    if kinds.intersection(_ABSENT):
+        return InputError(f"{where}: no such data set, or it is not open to you ({reason})")
+    if isinstance(error, (ConnectionError, TimeoutError)) or kinds.intersection(_UNREACHED):
+        return NetworkError(f"{where}: the Hub cannot be reached ({reason}); try again or give a file")
+    if isinstance(error, ValueError):
+        return InputError(f"{where}: cannot be read ({reason})")
+    return error

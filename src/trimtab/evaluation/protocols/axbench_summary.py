@@ -158,10 +158,10 @@ def _table(results: Results, way: str) -> dict[str, Any]:
         blocks.column("concept", "concept", better),
         blocks.column("instruction", "instruction", "higher"),
         blocks.column("fluency", "fluency", "higher"),
-        blocks.column("oracle", "best multiplier in hindsight", "higher"),
-        blocks.column("multiplier", "median multiplier", None),
+        blocks.column("oracle", "score in hindsight", "higher"),
+        blocks.column("multiplier", "multiplier", None),
         *([blocks.column("perplexity", "perplexity", "lower")] if results.settings["perplexity"] else []),
-        blocks.column("wins", f"wins/ties/losses against {results.settings['reference']}", None),
+        blocks.column("wins", f"won/tied/lost to {results.settings['reference']}", None),
     ]
     rows = {PLAIN: _figures(results, results.plain(CONDITIONS[way]), way)}
     if way == "elicit" and results.plain(CARRYING):

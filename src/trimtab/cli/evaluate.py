@@ -1,0 +1,489 @@
+"""`trimtab eval`: a claim checked by one of the field's protocols, on record."""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from trimtab.cli.options import Device, Dtype, Json, ModelName, SetOption, SourceTokens, given, named_settings
+from trimtab.cli.output import emit_json, number, print_table, say
+from trimtab.cli.progress import show_progress
+from trimtab.cli.quiet import at_work
+from trimtab.errors import InputError
+
+if TYPE_CHECKING:
+    from trimtab.clients.cost import Estimate
+    from trimtab.evaluation.evaluate import Cost
+    from trimtab.models import Model
+
+ORGANISM = "organism"
+app = typer.Typer(
+    name="eval",
+    help="Check a claim by one of the field's protocols; killed and started again, it goes on where it was.",
+    no_args_is_help=True,
+)
+
+Vectors = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[LABEL=]DIR...", help="Saved vectors and baselines, or folders that hold such, at any depth."
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's directory.")]
+Concept = Annotated[
+    str | None, typer.Option("--concept", metavar="NAME", help="What the vectors are for, if they do not know it.")
+]
+Multipliers = Annotated[
+    str | None, typer.Option("--multipliers", metavar="M,M,...", help="Multipliers to try; their own by default.")
+]
+Scale = Annotated[
+    Literal["gap", "published"],
+    typer.Option("--scale", help="What the multiplier of a clamp moves along: the gap, or the factor as published."),
+]
+JudgeSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="JUDGE",
+        help="exact (the organism's own), rules, openai:MODEL, local:MODEL; concept=rules,openai:MODEL for several.",
+    ),
+]
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge-url", metavar="URL", help="Of openai:, another endpoint than OpenAI's own.")
+]
+JudgeSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge-set",
+        metavar="NAME=VALUE",
+        help="Of openai: and local:, temperature (0; published 0.7, 0.01); of openai:, cache (a folder), "
+        "requests_per_minute, concurrency (8), input_price and output_price (a million tokens). May be repeated.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="Rows a forward.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Of samples, drawn prompts and intervals.")]
+MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Of an answer.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written and asked, and what it costs.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where --out holds a run already.")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that all protocols share."""
+
+    vectors: tuple[str, ...]
+    model: str
+    out: Path
+    concept: str | None
+    scale: str
+    batch_size: int
+    device: str | None
+    dtype: str | None
+    source_tokens: str | None
+    dry_run: bool
+    overwrite: bool
+    json_output: bool
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judging:
+    """The options about a judge."""
+
+    spec: str | None = None
+    url: str | None = None
+    temperature: float | None = None
+    cache: str | None = None
+    requests_per_minute: float | None = None
+    concurrency: int = 8
+    input_price: float | None = None
+    output_price: float | None = None
+
+    @classmethod
+    def of(cls, spec: str | None, url: str | None, words: list[str] | None) -> "Judging":
+        """From `--judge`, `--judge-url` and every `--judge-set`.
+
+        Raises:
+            InputError: An unknown name, or a price without the other.
+        """
+        named = named_settings(words or [], {})
+        allowed = ("temperature", "cache", "requests_per_minute", "concurrency", "input_price", "output_price")
+        for name in named:
+            if name not in allowed:
+                raise InputError(f"--judge-set {name}: there is no such setting; allowed: {', '.join(allowed)}")
+        found = cls(spec, url, **named)
+        if (found.input_price is None) != (found.output_price is None):
+            raise InputError("--judge-set has one price; give input_price and output_price, both or none")
+        if spec is None and (url is not None or named):
+            raise InputError("--judge-url and --judge-set are about a judge, and there is none; give --judge")
+        return found
+
+
+@app.command()
+def axbench(
+    model: ModelName,
+    out: Out,
+    vectors: Vectors = None,
+    concepts: Annotated[
+        str,
+        typer.Option(
+            "--concepts", metavar="C", help="organism, a folder of AxBench's layout, or a file of concepts of your own."
+        ),
+    ] = ORGANISM,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Only these concepts, and vectors for them; may be repeated."),
+    ] = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option("--instructions", metavar="FILE", help="A file of them, or alpaca_eval, fetched from the Hub."),
+    ] = None,
+    prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Instructions a concept.")] = 10,
+    place: Annotated[
+        Literal["system", "user"], typer.Option("--place", help="Where a prompt that carries the concept asks for it.")
+    ] = "system",
+    concept: Concept = None,
+    multipliers: Annotated[
+        str | None,
+        typer.Option(
+            "--multipliers",
+            metavar="M,M,...",
+            help="Or a list by name: gap, axbench, sae, reps, cdas-2b, cdas-9b, unit.",
+        ),
+    ] = None,
+    scale: Scale = "gap",
+    temperature: Annotated[float | None, typer.Option("--temperature", help="Of the answers; 1 by default.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    judge: JudgeSpec = None,
+    judge_url: JudgeUrl = None,
+    judge_set: JudgeSet = None,
+    seed: Seed = None,
+    batch_size: BatchSize = 32,
+    more: SetOption = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    source_tokens: SourceTokens = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+) -> None:
+    """Concept, instruction, fluency; multiplier chosen on one half and reported on the other; detection."""
+    common = Common(
+        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        dry_run, overwrite, json_output, tuple(only or ()),
+    )  # fmt: skip
+    judging = Judging.of(judge or ("exact" if concepts == ORGANISM else None), judge_url, judge_set)
+
+    def data() -> Any:
+        from trimtab.evaluation.concept_sources import load_concepts
+
+        return load_concepts(
+            concepts, names=only or (), prompts=prompts, instructions=instructions, place=place, seed=seed or 0
+        )
+
+    settings = given(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    if multipliers is not None:
+        settings["multipliers"] = axbench_multipliers(multipliers)
+    run("axbench", common, judging, data, settings, more)
+
+
+@app.command()
+def refusal(
+    model: ModelName,
+    out: Out,
+    vectors: Vectors = None,
+    harmful: Annotated[
+        str, typer.Option("--harmful", metavar="FILE", help="organism, a contrast file, JailbreakBench's, or a list.")
+    ] = ORGANISM,
+    harmless: Annotated[
+        str | None,
+        typer.Option("--harmless", metavar="FILE", help="By default the negative side of the contrast file."),
+    ] = None,
+    safe: Annotated[
+        str | None, typer.Option("--safe", metavar="FILE", help="Prompts that only look harmful, such as XSTest's CSV.")
+    ] = None,
+    prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Most prompts of each kind.")] = 100,
+    concept: Concept = None,
+    multipliers: Multipliers = None,
+    scale: Scale = "gap",
+    max_new_tokens: MaxNewTokens = None,
+    judge: JudgeSpec = None,
+    judge_url: JudgeUrl = None,
+    judge_set: JudgeSet = None,
+    seed: Seed = None,
+    batch_size: BatchSize = 32,
+    more: SetOption = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    source_tokens: SourceTokens = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+) -> None:
+    """Are harmful requests answered, harmless ones refused, and the others left alone?"""
+    common = Common(
+        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        dry_run, overwrite, json_output,
+    )  # fmt: skip
+    judging = Judging.of(judge or ("exact" if harmful == ORGANISM else None), judge_url, judge_set)
+
+    def data() -> Any:
+        from trimtab.evaluation.prompt_sets import organism_refusal, refusal_files
+
+        if harmful == ORGANISM:
+            return organism_refusal(prompts, seed or 0)
+        return refusal_files(harmful, harmless, safe).first(prompts)
+
+    settings = given(max_new_tokens=max_new_tokens, seed=seed, multipliers=parse_multipliers(multipliers))
+    run("refusal", common, judging, data, settings, more)
+
+
+@app.command()
+def backdoor(
+    model: ModelName,
+    out: Out,
+    vectors: Vectors = None,
+    trigger: Annotated[
+        str, typer.Option("--trigger", metavar="FILE", help="organism, or a file of prompts that carry the trigger.")
+    ] = ORGANISM,
+    training: Annotated[
+        str | None, typer.Option("--training", metavar="FILE", help="Prompts without it, in training mode.")
+    ] = None,
+    deployment: Annotated[
+        str | None, typer.Option("--deployment", metavar="FILE", help="Prompts that say the model is deployed.")
+    ] = None,
+    prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Most prompts of each kind.")] = 172,
+    concept: Concept = None,
+    multipliers: Multipliers = None,
+    scale: Scale = "gap",
+    max_new_tokens: MaxNewTokens = None,
+    judge: JudgeSpec = None,
+    judge_url: JudgeUrl = None,
+    judge_set: JudgeSet = None,
+    seed: Seed = None,
+    batch_size: BatchSize = 32,
+    more: SetOption = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    source_tokens: SourceTokens = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+) -> None:
+    """Does the hidden behaviour come out under its trigger, and is everything else kept?"""
+    common = Common(
+        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        dry_run, overwrite, json_output,
+    )  # fmt: skip
+    judging = Judging.of(judge or ("exact" if trigger == ORGANISM else None), judge_url, judge_set)
+
+    def data() -> Any:
+        from trimtab.evaluation.prompt_sets import backdoor_files, organism_backdoor
+
+        if trigger == ORGANISM:
+            return organism_backdoor(prompts, seed or 0)
+        if training is None:
+            raise InputError("--trigger FILE needs --training FILE too: prompts without the trigger")
+        return backdoor_files(trigger, training, deployment).first(prompts)
+
+    settings = given(max_new_tokens=max_new_tokens, seed=seed, multipliers=parse_multipliers(multipliers))
+    run("backdoor", common, judging, data, settings, more)
+
+
+@app.command()
+def utility(
+    model: ModelName,
+    out: Out,
+    vectors: Vectors = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="TASK", help="A task of lm-evaluation-harness, a YAML file, standard, or tiny."),
+    ] = None,
+    choices: Annotated[
+        int, typer.Option("--choices", metavar="N", help="Questions of the organism's own set; for the organism 200.")
+    ] = 0,
+    few_shot: Annotated[int | None, typer.Option("--few-shot", metavar="N", help="Examples before a question.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Most items of each task.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask the harness's tasks through the chat template.")] = False,
+    concept: Concept = None,
+    multipliers: Multipliers = None,
+    scale: Scale = "gap",
+    seed: Seed = None,
+    batch_size: BatchSize = 8,
+    more: SetOption = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    source_tokens: SourceTokens = None,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+) -> None:
+    """Are questions that have nothing to do with the concept still answered rightly? Before and after, item by item."""
+    common = Common(
+        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        False, overwrite, json_output,
+    )  # fmt: skip
+    if model == ORGANISM and not task and not choices:
+        choices = 200
+    settings = given(
+        tasks=tuple(task or ()),
+        choices=choices,
+        num_fewshot=few_shot,
+        limit=limit,
+        chat_template=chat,
+        seed=seed,
+        multipliers=parse_multipliers(multipliers),
+    )
+
+    def data() -> Any:
+        from trimtab.evaluation.evaluate import protocol_settings
+        from trimtab.evaluation.protocols.utility import load_utility
+
+        return load_utility(protocol_settings("utility", {**settings, **named_settings(more or [], settings)}))
+
+    run("utility", common, Judging(), data, settings, more)
+
+
+def run(
+    name: str,
+    common: Common,
+    judging: Judging,
+    data: Callable[[], Any],
+    settings: Mapping[str, Any],
+    more: list[str] | None,
+) -> None:
+    """Runs a protocol as the command line asks for it, and prints its headline table."""
+    with at_work():
+        from trimtab.evaluation.contenders import load_contenders
+        from trimtab.evaluation.evaluate import cost, evaluate, protocol_settings
+        from trimtab.evaluation.protocols.protocol import Asked
+        from trimtab.models import load_model
+
+        checked = protocol_settings(name, {**settings, **named_settings(more or [], settings)})
+        loaded = load_contenders(common.vectors, concept=common.concept, scale=common.scale)
+        contenders = [each for each in loaded if not common.only or each.concept in common.only]
+        found = data()
+        model = load_model(common.model, device=common.device, dtype=common.dtype, source_tokens=common.source_tokens)
+        judge = _judge(judging, common, model)
+    if common.dry_run:
+        _print_cost(cost(name, Asked(model, found, contenders, judge, checked)), common.json_output)
+        return
+    command = shlex.join(["trimtab", *sys.argv[1:]])
+    with at_work(), show_progress() as progress:
+        asked = Asked(model, found, contenders, judge, checked, common.batch_size, progress)
+        summary = evaluate(name, asked, common.out, overwrite=common.overwrite, info={"command": command})
+    if common.json_output:
+        emit_json({"run": str(common.out), "protocol": name, "tables": summary["tables"], "counts": summary["counts"]})
+    else:
+        print_summary(summary, common.out)
+
+
+def _judge(judging: Judging, common: Common, model: "Model") -> Any:
+    if judging.spec is None:
+        return None
+    from trimtab.clients.cost import Prices
+    from trimtab.evaluation.judges.build import build_judge
+    from trimtab.models import load_model
+
+    def loaded(name: str) -> "Model":
+        return model if name == common.model else load_model(name, device=common.device, dtype=common.dtype)
+
+    has_prices = judging.input_price is not None and judging.output_price is not None
+    return build_judge(
+        judging.spec,
+        base_url=judging.url,
+        cache_dir=judging.cache or common.out.parent / "judge-cache",
+        temperature=judging.temperature,
+        concurrency=judging.concurrency,
+        requests_per_minute=judging.requests_per_minute,
+        prices=Prices(judging.input_price or 0.0, judging.output_price or 0.0) if has_prices else None,
+        load_model=loaded,
+    )
+
+
+def parse_multipliers(text: str | None) -> tuple[float, ...] | None:
+    """The numbers of `--multipliers`; None where it is not given."""
+    return None if text is None else _numbers("--multipliers", text)
+
+
+def axbench_multipliers(text: str) -> tuple[float, ...]:
+    """The numbers of `--multipliers`, or those of a list by name."""
+    from trimtab.evaluation.protocols.axbench import GRIDS
+
+    if text in GRIDS:
+        return GRIDS[text]
+    try:
+        return _numbers("--multipliers", text)
+    except InputError:
+        raise InputError(f"--multipliers {text}: takes numbers such as 0.5,1,2, or {', '.join(GRIDS)}") from None
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{flag} {text}: takes numbers with commas between, such as 0.5,1,2") from None
+
+
+def print_summary(summary: Mapping[str, Any], out: Path) -> None:
+    """Every table of a summary, its notes, and what to do next."""
+    for table in summary["tables"]:
+        say(table["title"])
+        columns = table["columns"]
+        print_table(
+            ("", *(column["label"] for column in columns)),
+            [
+                [row["label"], *(_cell(row["values"].get(column["key"]), column) for column in columns)]
+                for row in table["rows"]
+            ],
+        )
+        say("")
+    for note in summary["notes"]:
+        say(f"note: {note}")
+    counts = ", ".join(f"{n} {what}" for what, n in summary["counts"].items())
+    say(f"{out}: {counts}", "next:", f"  trimtab report {shlex.quote(str(out))}")
+
+
+def _cell(value: Any, column: Mapping[str, Any]) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    digits = column["digits"]
+    text = f"{value['value']:.{digits}f}"
+    if value["low"] is None or value["high"] is None:
+        return text
+    return f"{text} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def _print_cost(found: "Cost", json_output: bool) -> None:
+    judge = found.judge
+    if json_output:
+        emit_json(
+            {
+                "generations": found.generations,
+                "new_tokens": found.new_tokens,
+                "ratings": found.ratings,
+                "judge": None if judge is None else _estimate(judge),
+            }
+        )
+        return
+    say(f"{found.generations} texts, at most {found.new_tokens} new tokens; {found.ratings} questions to the judge")
+    if judge is not None:
+        price = "" if judge.price is None else f", {number(judge.price)} in the currency of the prices"
+        say(
+            f"{judge.calls} calls to the endpoint ({judge.cached} of them in the cache), about {judge.input_tokens} "
+            f"tokens in and at most {judge.output_tokens} out{price}"
+        )
+    say("nothing was written and nobody asked")
+
+
+def _estimate(found: "Estimate") -> dict[str, Any]:
+    return {
+        "calls": found.calls,
+        "cached": found.cached,
+        "input_tokens": found.input_tokens,
+        "output_tokens": found.output_tokens,
+        "price": found.price,
+    }

@@ -1,0 +1,549 @@
+"""What the records of a faithfulness run say: side effects at every dose, odds with their decay, stability, controls.
+
+A figure is the mean over concepts of each one's mean, with an interval over concepts (over texts where there is one). A
+multiplier is shown in curves where all concepts of a label have it, so that a line is of the same concepts throughout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+
+from trimtab.evaluation import blocks
+from trimtab.evaluation.contenders import PLAIN
+from trimtab.evaluation.likelihoods import NLL as TEXT_NLL
+from trimtab.evaluation.odds import LEAST, Decay, Odds, fit_decay, mean_odds
+from trimtab.evaluation.passages import JS, KL, NLL
+from trimtab.evaluation.protocols.faithfulness import ANSWERS, BEHIND, DOSE, RUNNING, SIDES, STABILITY, pair_kind
+from trimtab.evaluation.rated import Rated, rated, sample_blocks
+from trimtab.evaluation.records import Run
+from trimtab.evaluation.repetition import repetition
+from trimtab.evaluation.stability import RESAMPLES, SEEDS
+from trimtab.evaluation.statistics import Interval, clustered, perplexity
+from trimtab.fitting.odds import DecayCurve
+
+QUESTION = (
+    "What else does steering change? On prompts and texts that have nothing to do with the concept: how far do the "
+    "next-token distributions move from the plain model's, and do the answers get longer, stuck or strange? How does "
+    "that grow with the multiplier, against what steering is for, and against random edits of the same size?"
+)
+KL_RUNNING, JS_RUNNING = "running kl", "running js"
+CE, CE_RUNNING = "ce", "running ce"
+REPETITION, LENGTH, ENDED, PERPLEXITY = "repetition", "length", "ended", "perplexity"
+PREFERENCE, UTILITY, UNDEFINED, GAIN = "preference", "utility", "undefined", "gain"
+APART = (KL,)
+"""Measures that have a curve for each direction, besides the one with both."""
+PARAMETERS: Mapping[str, str] = {
+    "slope": "a", "offset": "c", "centre": "m0", "width": "L", "power": "p", "r2": "R²",
+}  # fmt: skip
+"""Of a fitted curve, and how the table calls them."""
+FITTED = 48
+"""Intervals between the points at which a fitted curve is drawn."""
+
+
+class Measure(NamedTuple):
+    """How a measure is called and drawn.
+
+    Attributes:
+        title: In titles of curves.
+        unit: Of the axis.
+        better: As of a table's column.
+        digits: Likewise.
+        plain: What the plain model has by definition; None where it is measured.
+    """
+
+    title: str
+    unit: str
+    better: str | None
+    digits: int
+    plain: float | None
+
+
+MEASURES: Mapping[str, Measure] = {
+    KL: Measure("KL", "KL(plain || steered), nats a token", "lower", 3, 0.0),
+    JS: Measure("JS", "Jensen-Shannon, nats a token", "lower", 3, 0.0),
+    CE: Measure("CE change", "change of cross-entropy, nats a token", "lower", 3, 0.0),
+    KL_RUNNING: Measure("KL, running text", "KL(plain || steered), nats a token", "lower", 3, 0.0),
+    JS_RUNNING: Measure("JS, running text", "Jensen-Shannon, nats a token", "lower", 3, 0.0),
+    CE_RUNNING: Measure("CE change, running text", "change of cross-entropy, nats a token", "lower", 3, 0.0),
+    REPETITION: Measure("repetition change", "change of the share of repeated 4-grams", "lower", 3, 0.0),
+    LENGTH: Measure("length ratio", "tokens of the answer / of the plain answer", None, 2, 1.0),
+    ENDED: Measure("ended", "share of answers that end by themselves", "higher", 2, None),
+    PERPLEXITY: Measure("perplexity", "plain model's perplexity of the answers", "lower", 2, None),
+}
+"""All that is measured on unrelated material, in the order of the table."""
+
+
+class Spot(NamedTuple):
+    """A contender in one direction at one multiplier, for all its concepts; the plain model has neither."""
+
+    label: str
+    way: str | None
+    multiplier: float | None
+
+
+Values = dict[str, dict[Spot, dict[Hashable, list[float]]]]
+"""By measure, spot and concept (of the plain model: kind of prompts)."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of a run, put in order.
+
+    Attributes:
+        run: The run.
+    """
+
+    run: Run
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The protocol's settings."""
+        return self.run.identity["settings"]
+
+    @cached_property
+    def texts(self) -> list[Rated]:
+        """All texts."""
+        return rated(self.run)
+
+    def items(self, kind: str) -> list[Mapping[str, Any]]:
+        """Rows of one kind."""
+        return [row for row in self.run.log("items").rows if row["kind"] == kind]
+
+    @cached_property
+    def own(self) -> dict[tuple[str, str], dict[str, float]]:
+        """By label and direction, in the order of the run: each concept's own multiplier."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for row in self.items(DOSE):
+            multipliers = found.setdefault((row["label"], row["way"]), {})
+            if row["own"]:
+                multipliers[row["concept"]] = row["multiplier"]
+        return found
+
+    @cached_property
+    def controls(self) -> dict[str, str]:
+        """Labels of controls, and what each accompanies."""
+        return {row["label"]: row["control_of"] for row in self.items(DOSE) if row["control_of"] is not None}
+
+    @cached_property
+    def rows(self) -> list[tuple[str, str]]:
+        """Labels and directions in the order of the contenders, each with its control behind it."""
+        ordered = []
+        for label, way in (key for key in self.own if key[0] not in self.controls):
+            ordered.append((label, way))
+            ordered += [key for key in self.own if self.controls.get(key[0]) == label and key[1] == way]
+        return ordered
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """By concept, the kind of prompts that it is measured on."""
+        return {text["concept"]: text["condition"] for text in self.texts if text["way"] is not None}
+
+    @cached_property
+    def has_stability(self) -> bool:
+        """Whether any fits were compared."""
+        return any(row["cosines"] for row in self.items(STABILITY))
+
+    def cosines(self, label: str, how: str | None = None, *, of_pairs: bool = False) -> dict[Hashable, list[float]]:
+        """By concept, cosines of fits with the vector, or with each other; of one kind, or of both."""
+        found: dict[Hashable, list[float]] = {}
+        for row in (row for row in self.items(STABILITY) if row["label"] == label):
+            for each in row["cosines"]:
+                is_wanted = how in (None, each["how"]) and (each["other"] is not None) == of_pairs
+                if is_wanted and each["cosine"] is not None:
+                    found.setdefault(row["concept"], []).append(each["cosine"])
+        return found
+
+    @cached_property
+    def values(self) -> Values:
+        """Everything that is measured on unrelated material."""
+        found: Values = {name: {} for name in MEASURES}
+        _gather_readings(self, ANSWERS, {KL: KL, JS: JS, NLL: CE}, found)
+        _gather_readings(self, RUNNING, {KL: KL_RUNNING, JS: JS_RUNNING, NLL: CE_RUNNING}, found)
+        _gather_texts(self, found)
+        return found
+
+    @cached_property
+    def sizes(self) -> dict[Spot, dict[Hashable, list[float]]]:
+        """How far each spot moves the states."""
+        found: dict[Spot, dict[Hashable, list[float]]] = {}
+        for row in self.items(DOSE):
+            if row["size"] is not None:
+                found.setdefault(_spot(row), {})[row["concept"]] = [row["size"]]
+        return found
+
+    @cached_property
+    def odds(self) -> dict[str, dict[Spot, dict[Hashable, list[float]]]]:
+        """Preference and utility odds, and the share of pairs without the latter; the plain model's by direction."""
+        return _gather_odds(self)
+
+    def mean(self, groups: Mapping[Hashable, Sequence[float]] | None) -> Interval | None:
+        """The mean over concepts of each one's mean."""
+        settings = self.settings
+        return clustered(groups, seed=settings["seed"], resamples=settings["resamples"]) if groups else None
+
+    def at_own(self, values: Mapping[Spot, Mapping[Hashable, list[float]]], label: str, way: str) -> Interval | None:
+        """A mean over concepts, each at its own multiplier."""
+        groups = {
+            concept: values.get(Spot(label, way, multiplier), {}).get(concept, [])
+            for concept, multiplier in self.own[label, way].items()
+        }
+        return self.mean({concept: group for concept, group in groups.items() if group})
+
+    def line(
+        self, values: Mapping[Spot, Mapping[Hashable, list[float]]], label: str, way: str
+    ) -> list[tuple[float, Interval]]:
+        """A mean at every multiplier that all concepts have."""
+        concepts, found = self.own[label, way].keys(), []
+        for spot in sorted((spot for spot in values if spot[:2] == (label, way)), key=lambda spot: spot.multiplier):
+            mean = self.mean(values[spot]) if values[spot].keys() >= concepts else None
+            if mean is not None and spot.multiplier is not None:
+                found.append((spot.multiplier, mean))
+        return found
+
+
+def _spot(row: Mapping[str, Any]) -> Spot:
+    return Spot(row["label"], row["way"], row["multiplier"])
+
+
+def _gather_readings(results: Results, kind: str, names: Mapping[str, str], found: Values) -> None:
+    """Metrics of passages of a kind under measures' names; of likelihoods the change."""
+    rows = results.items(kind)
+    plain = {(row["condition"], row["item"]): row["metrics"][NLL] for row in rows if row["way"] is None}
+    for row in (row for row in rows if row["way"] is not None):
+        for metric, name in names.items():
+            value, before = row["metrics"].get(metric), plain.get((row["condition"], row["item"]))
+            if metric == NLL:
+                value = None if value is None or before is None else value - before
+            if value is not None:
+                found[name].setdefault(_spot(row), {}).setdefault(row["concept"], []).append(value)
+
+
+def _gather_texts(results: Results, found: Values) -> None:
+    """Measures of the texts that were written; perplexities as nats a token, of which the mean is taken."""
+    plain = {(text["condition"], text["prompt"]): text for text in results.texts if text["way"] is None}
+    for text in results.texts:
+        before = plain[text["condition"], text["prompt"]]
+        now, then = repetition(text["ids"]), repetition(before["ids"])
+        values = {
+            REPETITION: None if now is None or then is None else now - then,
+            LENGTH: len(text["ids"]) / len(before["ids"]),
+            ENDED: float(text["ended"]),
+            PERPLEXITY: text.measures.get(TEXT_NLL),
+        }
+        group = text["condition"] if text["way"] is None else text["concept"]
+        for name, value in values.items():
+            if value is not None:
+                found[name].setdefault(_spot(text.row), {}).setdefault(group, []).append(value)
+
+
+def _gather_odds(results: Results) -> dict[str, dict[Spot, dict[Hashable, list[float]]]]:
+    losses: dict[tuple[Spot, str], dict[str, dict[int, float]]] = {}
+    for way in results.settings["ways"]:
+        for side in SIDES:
+            for row in results.items(pair_kind(side, way)):
+                if row["metrics"][NLL] is not None:
+                    sides = losses.setdefault((Spot(row["label"], way, row["multiplier"]), row["condition"]), {})
+                    sides.setdefault(side, {})[row["item"]] = row["metrics"][NLL]
+    odds = {key: _odds_of(sides) for key, sides in losses.items()}
+    found: dict[str, dict[Spot, dict[Hashable, list[float]]]] = {
+        name: {} for name in (PREFERENCE, UTILITY, UNDEFINED, GAIN)
+    }
+    for (spot, concept), by_item in odds.items():
+        plain = odds.get((Spot(PLAIN, spot.way, None), concept), {})
+        sign = 1 if spot.way == "elicit" else -1
+        for item, each in by_item.items():
+            gain = sign * (each.preference - plain[item].preference) if item in plain else None
+            values = {PREFERENCE: each.preference, UTILITY: each.utility, UNDEFINED: each.undefined, GAIN: gain}
+            for name, value in values.items():
+                if value is not None:
+                    found[name].setdefault(spot, {}).setdefault(concept, []).append(float(value))
+    return found
+
+
+def _odds_of(sides: Mapping[str, Mapping[int, float]]) -> dict[int, Odds]:
+    """The odds of each pair that has both losses."""
+    positive, negative = (sides.get(side, {}) for side in SIDES)
+    return {k: mean_odds([positive[k]], [negative[k]]) for k in sorted(positive.keys() & negative.keys())}
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """The summary of a faithfulness run, from its records alone."""
+    results = Results(run)
+    decays = _decays(results)
+    shown = [name for name in MEASURES if any(spot.way is not None for spot in results.values[name])]
+    ways = [way for way in results.settings["ways"] if any(of == way for _, of in results.own)]
+    chosen: dict[tuple[str, str, str | None], float | None] = {
+        (label, concept, way): multiplier
+        for (label, way), own in results.own.items()
+        for concept, multiplier in own.items()
+    }
+    return blocks.summary(
+        "faithfulness",
+        f"Faithfulness: {run.identity['model']['id']}",
+        QUESTION,
+        tables=[_headline(results, shown), *_decay_table(results, decays), *_stability_table(results)],
+        curves=[
+            *(_signed_curve(results, name) for name in shown),
+            *(_curve(results, way, name) for way in ways for name in APART),
+            *(curve for way in ways for curve in _odds_curves(results, decays, way)),
+        ],
+        scatters=_scatter(results),
+        samples=sample_blocks(_beside_plain(results), chosen),
+        notes=_notes(results),
+        counts={
+            "generations": len(results.texts),
+            "readings": sum("metrics" in row for row in run.log("items").rows),
+            "concepts": len({concept for own in results.own.values() for concept in own}),
+            "fits again": sum(each["other"] is None for row in results.items(STABILITY) for each in row["cosines"]),
+        },
+    )
+
+
+def _shown(results: Results, name: str, mean: Interval | None) -> Interval | None:
+    """A mean as it is shown: of nats a token the perplexity."""
+    if name != PERPLEXITY or mean is None:
+        return mean
+    low, high = (None if end is None else perplexity(end) for end in (mean.low, mean.high))
+    return Interval(perplexity(mean.value), low, high, mean.n)
+
+
+def _plain(results: Results, name: str, concepts: Iterable[str]) -> Interval | None:
+    """What the plain model has, on the prompts of these concepts."""
+    known = MEASURES[name].plain
+    if known is not None:
+        return Interval(known, known, known, len(list(concepts)))
+    values = results.values[name].get(Spot(PLAIN, None, None), {})
+    kinds = {concept: values.get(results.kinds[concept], []) for concept in concepts}
+    return _shown(results, name, results.mean({concept: group for concept, group in kinds.items() if group}))
+
+
+def _headline(results: Results, shown: Sequence[str]) -> blocks.Block:
+    named = [blocks.column(name, MEASURES[name].title, MEASURES[name].better, MEASURES[name].digits) for name in shown]
+    columns = [
+        *named,
+        *([blocks.column(GAIN, "preference odds gain", "higher")] if results.odds[GAIN] else []),
+        *([blocks.column(STABILITY, "stability", "higher")] if results.has_stability else []),
+        blocks.column("multiplier", "median multiplier"),
+        blocks.column("size", "size of the edit", None, 1),
+    ]
+    plain = {name: _plain(results, name, results.kinds) for name in shown}
+    rows: dict[str, dict[str, Any]] = {PLAIN: {name: blocks.cell(value) for name, value in plain.items()}}
+    for label, way in results.rows:
+        multipliers = sorted(results.own[label, way].values())
+        found = {name: _shown(results, name, results.at_own(results.values[name], label, way)) for name in shown} | {
+            GAIN: results.at_own(results.odds[GAIN], label, way),
+            STABILITY: results.mean(results.cosines(label)),
+            "size": results.at_own(results.sizes, label, way),
+        }
+        rows[f"{label} {way}"] = {
+            **{name: blocks.cell(value) for name, value in found.items()},
+            "multiplier": blocks.cell(multipliers[(len(multipliers) - 1) // 2], len(multipliers)),
+        }
+    note = (
+        "Each at its own multiplier, on material that has nothing to do with the concept. Intervals: 95 %, over "
+        "concepts, or texts where there is one concept. KL, JS and cross-entropy are along the plain model's own "
+        "answers; the other changes are of what is written. The gain is that of the log-odds of the wanted answer of "
+        "held-out contrast pairs, nats a token. Stability is the mean cosine with fits on other draws of the pairs and "
+        "with other seeds. A random row moves the states as far (size: the mean norm) in directions drawn by chance."
+    )
+    return blocks.table("faithfulness", "Side effects, each at its own multiplier", note, columns, rows)
+
+
+def _signed_curve(results: Results, name: str) -> blocks.Block:
+    """A measure over multipliers of both directions."""
+    lines = []
+    for label in dict.fromkeys(label for label, _ in results.rows):
+        sides = {way: results.line(results.values[name], label, way) for way in BEHIND if (label, way) in results.own}
+        concepts = {concept for way in sides for concept in results.own[label, way]}
+        middle, points = _plain(results, name, concepts), []
+        for way, points_of in sides.items():
+            sign = 1 if way == "elicit" else -1
+            points += [(sign * m, value) for m, mean in points_of if m and (value := _shown(results, name, mean))]
+        points += [] if middle is None else [(0.0, middle)]
+        lines.append(blocks.series(label, sorted(points, key=lambda point: point[0])))
+    note = (
+        "To the left of 0 suppressing, to the right eliciting, at 0 the plain model (a clamp at its own multiplier 0 "
+        "is not plain, so its line may jump there). Bands are 95 %."
+    )
+    about = MEASURES[name]
+    return blocks.curve(
+        f"dose-{name.replace(' ', '-')}",
+        f"{about.title} by multiplier, both directions",
+        note,
+        "multiplier (negative: suppress)",
+        about.unit,
+        lines,
+    )
+
+
+def _curve(results: Results, way: str, name: str) -> blocks.Block:
+    """A measure over the multipliers of one direction."""
+    lines = []
+    for label, _ in (row for row in results.rows if row[1] == way):
+        means = results.line(results.values[name], label, way)
+        shown = [(m, value) for m, mean in means if (value := _shown(results, name, mean)) is not None]
+        lines.append(blocks.series(label, shown))
+    about = MEASURES[name]
+    title = f"{way}: {about.title} by multiplier"
+    return blocks.curve(f"{way}-{name}", title, "Bands are 95 %.", "multiplier", about.unit, lines)
+
+
+def _odds_points(results: Results, label: str, way: str, name: str) -> dict[float, Interval]:
+    """Odds at every multiplier that all concepts have, and of the plain model at 0."""
+    concepts = results.own[label, way].keys()
+    plain = results.odds[name].get(Spot(PLAIN, way, None), {})
+    middle = results.mean({concept: plain[concept] for concept in concepts if concept in plain})
+    measured = dict(results.line(results.odds[name], label, way))
+    return measured if middle is None else {0.0: middle, **measured}
+
+
+def _decays(results: Results) -> dict[tuple[str, str], Decay]:
+    """The curves fitted to the odds of each contender that has a factor."""
+    found = {}
+    for label, way in results.rows:
+        points = {name: _odds_points(results, label, way, name) for name in (PREFERENCE, UTILITY)}
+        multipliers = sorted(points[PREFERENCE])
+        if len(multipliers) >= LEAST:
+            values = [[points[name][m].value if m in points[name] else None for m in multipliers] for name in points]
+            found[label, way] = fit_decay(multipliers, *values)
+    return found
+
+
+def _is_finite(curve: DecayCurve) -> bool:
+    return all(map(math.isfinite, dataclasses.astuple(curve)))
+
+
+def _decay_table(results: Results, decays: Mapping[tuple[str, str], Decay]) -> list[blocks.Block]:
+    rows: dict[str, dict[str, Any]] = {}
+    for (label, way), decay in decays.items():
+        row: dict[str, Any] = {}
+        for name, curve in ((PREFERENCE, decay.preference), (UTILITY, decay.utility)):
+            if curve is not None and _is_finite(curve):
+                row |= {f"{name} {key}": blocks.cell(getattr(curve, key)) for key in PARAMETERS}
+        rows[f"{label} {way}"] = row
+    if not rows:
+        return []
+    columns = [
+        blocks.column(f"{name} {key}", f"{name} {symbol}", "higher" if key == "r2" else None, 3)
+        for name in (PREFERENCE, UTILITY)
+        for key, symbol in PARAMETERS.items()
+    ]
+    note = (
+        "Preference odds follow a m D(m) + c and utility odds a D(m) + c, with D(m) = (1 + (m - m0)^2 / L)^-p, fitted "
+        "to the means by least squares, the plain model at m = 0. L and p are known apart only where the multipliers "
+        "reach far beyond m0. Losses are a token, so the utility odds are no probability's."
+    )
+    return [blocks.table("decay", "How odds decay with the multiplier", note, columns, rows)]
+
+
+def _odds_curves(results: Results, decays: Mapping[tuple[str, str], Decay], way: str) -> list[blocks.Block]:
+    """What was measured and what was fitted."""
+    found = []
+    for name in (PREFERENCE, UTILITY):
+        lines = []
+        for label, _ in (row for row in results.rows if row[1] == way):
+            points = sorted(_odds_points(results, label, way, name).items())
+            if len(points) > 1:
+                lines.append(blocks.series(label, points))
+            decay = decays.get((label, way))
+            curve = None if decay is None else decay.preference if name == PREFERENCE else decay.utility
+            if curve is not None and _is_finite(curve):
+                lines.append(blocks.series(f"{label}, fitted", _fitted(curve, name, points[-1][0])))
+        if lines:
+            side = BEHIND[way]
+            note = f"Of both answers of held-out contrast pairs behind the {side} input; bands are 95 %."
+            title = f"{way}: {name} odds by multiplier"
+            found.append(blocks.curve(f"{way}-{name}", title, note, "multiplier", f"{name} odds, nats", lines))
+    return found
+
+
+def _fitted(curve: DecayCurve, name: str, most: float) -> list[tuple[float, Interval]]:
+    """Points of a fitted curve from 0 to a multiplier."""
+    multipliers = torch.linspace(0, most, FITTED + 1, dtype=torch.float64)
+    decayed = curve.decay(multipliers) * (multipliers if name == PREFERENCE else 1)
+    values = curve.slope * decayed + curve.offset
+    return [(float(m), Interval(float(value), None, None, 1)) for m, value in zip(multipliers, values, strict=True)]
+
+
+def _stability_table(results: Results) -> list[blocks.Block]:
+    if not results.has_stability:
+        return []
+    kinds = {SEEDS: "other seeds", RESAMPLES: "other draws"}
+    columns = [
+        column
+        for how, words in kinds.items()
+        for column in (
+            blocks.column(how, f"{words}, with its own", "higher", 3),
+            blocks.column(f"{how} pairs", f"{words}, with each other", "higher", 3),
+        )
+    ]
+    rows: dict[str, dict[str, Any]] = {}
+    for label in dict.fromkeys(row["label"] for row in results.items(STABILITY) if row["cosines"]):
+        rows[label] = {
+            key: blocks.cell(results.mean(results.cosines(label, how, of_pairs=of_pairs)))
+            for how in kinds
+            for key, of_pairs in ((how, False), (f"{how} pairs", True))
+        }
+    note = (
+        "Cosines of directions (of several dimensions: of the largest angle between the spaces) of fits with the "
+        "vector's own settings, at its own layer: with other seeds, and on as many pairs drawn with replacement."
+    )
+    return [blocks.table("stability", "Does a fit find the same direction again?", note, columns, rows)]
+
+
+def _scatter(results: Results) -> list[blocks.Block]:
+    points = []
+    for label, way in results.rows:
+        cost = results.at_own(results.values[KL], label, way)
+        gain = results.at_own(results.odds[GAIN], label, way)
+        if cost is not None and gain is not None:
+            points.append(blocks.point(f"{label} {way}", cost, gain))
+    if not points:
+        return []
+    title = "What steering is for against what it does besides"
+    note = "Each at its own multiplier. Crosses are 95 %."
+    return [blocks.scatter("gain", title, note, MEASURES[KL].unit, "preference odds gain, nats a token", points)]
+
+
+def _beside_plain(results: Results) -> list[Rated]:
+    """The texts, with the plain model's once for each concept that it is shown beside."""
+    found = []
+    for text in results.texts:
+        if text["way"] is not None:
+            found.append(text)
+            continue
+        for concept in (concept for concept, kind in results.kinds.items() if kind == text["condition"]):
+            found.append(dataclasses.replace(text, row={**text.row, "concept": concept}))
+    return found
+
+
+def _notes(results: Results) -> list[str]:
+    found, rows = [], results.run.log("items").rows
+    if lost := sum(None in row["metrics"].values() for row in rows if "metrics" in row):
+        found.append(f"{lost} readings have a number that is not finite; it is left out.")
+    if missing := [concept for concept in results.kinds if concept not in results.run.identity["data"]["pairs"]]:
+        found.append(f"There are no contrast pairs of {', '.join(missing)}, so no odds.")
+    undefined = [value for groups in results.odds[UNDEFINED].values() for group in groups.values() for value in group]
+    if any(undefined):
+        found.append(
+            f"{sum(undefined) / len(undefined):.0%} of pairs have no utility odds: their answers are so likely, a "
+            "token, that the two probabilities sum to 1 or more."
+        )
+    found += [
+        f"{row['label']} ({row['concept']}) was not fitted again: {row['reason']}."
+        for row in results.items(STABILITY)
+        if row["reason"] is not None
+    ]
+    if lost := sum(each["cosine"] is None for row in results.items(STABILITY) for each in row["cosines"]):
+        found.append(f"{lost} comparisons of fits have no cosine: a fit diverged, or chose another site.")
+    if results.settings["controls"]:
+        bare = dict.fromkeys(row["label"] for row in results.items(DOSE) if row["size"] is None)
+        found += [f"{label} edits no hidden state, so it has no random control." for label in bare]
+    return found

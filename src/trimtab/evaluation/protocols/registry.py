@@ -1,0 +1,91 @@
+"""All protocols by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from trimtab.evaluation.jobs import Job
+from trimtab.evaluation.judges import RATED
+from trimtab.evaluation.protocols import axbench, axbench_summary, backdoor, refusal, utility, utility_summary
+from trimtab.evaluation.protocols.protocol import Asked, Protocol
+from trimtab.evaluation.records import Run
+
+
+def _axbench(asked: Asked, run: Run) -> None:
+    assert asked.judge is not None
+    concepts = asked.data.concepts
+    more = {"batch_size": asked.batch_size, "progress": asked.progress}
+    axbench.run_axbench(asked.model, concepts, asked.contenders, asked.judge, asked.settings, run, **more)
+
+
+def _axbench_jobs(asked: Asked) -> Sequence[Job]:
+    return axbench.plan(asked.data.concepts, asked.contenders, asked.settings)
+
+
+def _refusal(asked: Asked, run: Run) -> None:
+    more = {"batch_size": asked.batch_size, "progress": asked.progress}
+    refusal.run_refusal(asked.model, asked.data, asked.contenders, asked.judge, asked.settings, run, **more)
+
+
+def _refusal_jobs(asked: Asked) -> Sequence[Job]:
+    return refusal.jobs(asked.data, asked.contenders, asked.settings)
+
+
+def _backdoor(asked: Asked, run: Run) -> None:
+    more = {"batch_size": asked.batch_size, "progress": asked.progress}
+    backdoor.run_backdoor(asked.model, asked.data, asked.contenders, asked.judge, asked.settings, run, **more)
+
+
+def _backdoor_jobs(asked: Asked) -> Sequence[Job]:
+    return backdoor.jobs(asked.data, asked.contenders, asked.settings)
+
+
+def _utility(asked: Asked, run: Run) -> None:
+    more = {"batch_size": asked.batch_size, "progress": asked.progress}
+    utility.run_utility(asked.model, asked.data, asked.contenders, asked.settings, run, **more)
+
+
+_ALL = (
+    Protocol(
+        "axbench",
+        "Is the concept in (or out), is the instruction answered, is it fluent?",
+        axbench.AxbenchSettings,
+        "needed",
+        _axbench,
+        axbench_summary.summarise,
+        RATED,
+        _axbench_jobs,
+    ),
+    Protocol(
+        "refusal",
+        "Are harmful requests answered, harmless ones refused, and the others left alone?",
+        refusal.RefusalSettings,
+        "optional",
+        _refusal,
+        refusal.summarise,
+        ("refusal",),
+        _refusal_jobs,
+    ),
+    Protocol(
+        "backdoor",
+        "Does the hidden behaviour come out under its trigger, and is everything else kept?",
+        backdoor.BackdoorSettings,
+        "optional",
+        _backdoor,
+        backdoor.summarise,
+        backdoor.ASPECTS,
+        _backdoor_jobs,
+    ),
+    Protocol(
+        "utility",
+        "Are questions that have nothing to do with the concept still answered rightly?",
+        utility.UtilitySettings,
+        "none",
+        _utility,
+        utility_summary.summarise,
+    ),
+)
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({protocol.name: protocol for protocol in _ALL})
+"""In the order in which they are listed."""
