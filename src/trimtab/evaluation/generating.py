@@ -15,13 +15,16 @@ from typing import Any
 from trimtab.errors import InputError
 from trimtab.evaluation.jobs import Job
 from trimtab.evaluation.records import Log
-from trimtab.methods.steerable import Baseline, applied
+from trimtab.methods.steerable import Baseline, Use, applied, applied_together
 from trimtab.models import Model
 from trimtab.models.apply import Row
 from trimtab.models.chat import RenderedPrompt
 from trimtab.models.messages import Message, Prompt, as_messages
 from trimtab.progress import Progress, ProgressCallback
 from trimtab.steering import SteeringVector
+
+_Work = tuple[int, tuple[Use, ...], str | None, float | None]
+"""What is at work: the contender (its id), what else is, the direction, the multiplier."""
 
 GREEDY, SAMPLED = 0.0, 1.0
 """Temperatures."""
@@ -94,23 +97,28 @@ def generate(
 def _groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     """Jobs that can be in one batch: all but those of contenders that change the model's weights, which come last."""
     shared: list[Job] = []
-    alone: dict[tuple[int, str | None, float | None], list[Job]] = {}
+    alone: dict[_Work, list[Job]] = {}
     for job in jobs:
-        steerable = job.contender.steerable
-        if isinstance(steerable, Baseline) and steerable.changes_weights:
-            alone.setdefault((id(job.contender), job.way, job.multiplier), []).append(job)
+        given = [use.steerable for use in job.uses] or [job.contender.steerable]
+        if any(isinstance(each, Baseline) and each.changes_weights for each in given):
+            alone.setdefault(_work(job), []).append(job)
         else:
             shared.append(job)
     yield from ([shared] if shared else [])
     yield from alone.values()
 
 
+def _work(job: Job) -> _Work:
+    """What jobs have in common that can be written while the same is at work."""
+    return id(job.contender), job.uses, job.way, job.multiplier
+
+
 def _ready(model: Model, group: Sequence[Job], stack: ExitStack) -> list[_Row]:
     """The rows of a group; what changes the model's weights is at work until the stack is closed."""
-    steerings: dict[tuple[int, str | None, float | None], Any] = {}
+    steerings: dict[_Work, Any] = {}
     rows = []
     for job in group:
-        key = (id(job.contender), job.way, job.multiplier)
+        key = _work(job)
         if key not in steerings:
             steerings[key] = _applied(model, job, stack)
         steering, change = steerings[key]
@@ -122,6 +130,9 @@ def _ready(model: Model, group: Sequence[Job], stack: ExitStack) -> list[_Row]:
 
 def _applied(model: Model, job: Job, stack: ExitStack) -> tuple[Row, Any]:
     """What steers a job's row, and what becomes of its prompt."""
+    if job.uses:
+        together = stack.enter_context(applied_together(model, job.uses))
+        return together.steering, together.prompt
     steerable = job.contender.steerable
     if steerable is None:
         return None, None

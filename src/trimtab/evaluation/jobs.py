@@ -10,6 +10,7 @@ from typing import Any
 
 from trimtab.evaluation.contenders import Contender
 from trimtab.evaluation.records import canonical, digest
+from trimtab.methods.steerable import Use
 from trimtab.models.messages import Prompt, as_messages
 
 IDENTITY = 16
@@ -30,6 +31,9 @@ class Job:
         concept: What is asked about; the contender's own, or for the plain model the one it is compared on.
         seed: Of its draws.
         instruction: What the user wants, for a judge; None = the last user turn.
+        uses: What is at work together, where a text is written by several steerables at once; none = the contender's
+            own, in its direction and at its multiplier. They are no part of its name: what decides them (the number of
+            the prompt, the multiplier) has to be.
     """
 
     contender: Contender
@@ -41,6 +45,7 @@ class Job:
     concept: str | None
     seed: int
     instruction: str | None = None
+    uses: tuple[Use, ...] = ()
 
     @cached_property
     def columns(self) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from trimtab.steering import Steering
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trimtab.models import Model
+    from trimtab.models import Model, Prompt
     from trimtab.progress import ProgressCallback
 
 LONGEST = 64
@@ -174,10 +174,38 @@ def choose_right(
         n: Questions, drawn by `seed`; None = all of them.
         seed: See there.
     """
-    requests = choice_requests()
-    if n is not None and n < len(requests):
-        requests = tuple(random.Random(f"choices {seed}").sample(requests, n))
-    prompts = [model.chat.render(request.messages) for request in requests]
+    asked = drawn_choices(n, seed)
+    answered = answer_choices(model, [request for _, request in asked], rows)
+    return {
+        name: tuple(is_right(request, text) for (_, request), text in zip(asked, texts, strict=True))
+        for name, texts in answered.items()
+    }
+
+
+def drawn_choices(n: int | None = None, seed: int = 0) -> tuple[tuple[int, Request], ...]:
+    """Multiple-choice questions with their numbers among all: `n` drawn by `seed`, None = all of them."""
+    numbered = tuple(enumerate(choice_requests()))
+    if n is not None and n < len(numbered):
+        return tuple(random.Random(f"choices {seed}").sample(numbered, n))
+    return numbered
+
+
+def answer_choices(
+    model: Model,
+    requests: Sequence[Request],
+    rows: Mapping[str, Steering | None],
+    prompt: Callable[[Prompt], Prompt] | None = None,
+) -> dict[str, list[str]]:
+    """What is answered to multiple-choice questions under each steering; arguments as of `choose_right`.
+
+    Args:
+        model: The organism.
+        requests: The questions.
+        rows: Steerings by name.
+        prompt: What becomes of a question before it is asked; None = nothing.
+    """
+    asked = [request.messages if prompt is None else prompt(request.messages) for request in requests]
+    prompts = [model.chat.render(messages) for messages in asked]
     order = sorted(range(len(requests)), key=lambda i: len(prompts[i].ids))
     answered = model.respond(
         [prompts[i] for i in order for _ in rows],
@@ -186,11 +214,16 @@ def choose_right(
         batch_size=BATCH,
     )
     said = iter(answered)
-    right: dict[str, dict[int, bool]] = {name: {} for name in rows}
+    found: dict[str, dict[int, str]] = {name: {} for name in rows}
     for i in order:
         for name in rows:
-            right[name][i] = rate(requests[i], model.chat.decode(next(said))).instruction == 2
-    return {name: tuple(found[i] for i in range(len(requests))) for name, found in right.items()}
+            found[name][i] = model.chat.decode(next(said))
+    return {name: [texts[i] for i in range(len(requests))] for name, texts in found.items()}
+
+
+def is_right(request: Request, text: str) -> bool:
+    """Whether a multiple-choice question is answered with its right option."""
+    return rate(request, text).instruction == 2
 
 
 class Reference:

@@ -31,7 +31,7 @@ class Question:
         text: What the model wrote.
         concept: What to look for, where the aspect is `concept`; else None, or the concept that was steered.
         instruction: What the user asked for, without what a system prompt or a steering prompt added.
-        messages: The prompt as the model was asked it.
+        messages: The prompt of the protocol, without what a contender added.
     """
 
     aspect: str

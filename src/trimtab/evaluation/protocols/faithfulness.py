@@ -275,7 +275,7 @@ def _with_sizes(
             found.append(dose)
             continue
         if (kind, id(vector)) not in tokens:
-            prompts = [model.chat.render(passage.prompt) for passage in answers[kind]]
+            prompts = [model.chat.render(prompt) for prompt in data.prompts[kind]]
             sites = list(dict.fromkeys(edit.intervention.site for edit in vector.edits))
             tokens = {(kind, id(vector)): Tokens.of(model, prompts, [each.ids for each in answers[kind]], sites)}
         states, scale = tokens[kind, id(vector)], contender.scale

@@ -1,0 +1,1 @@
+"""Building contrast pairs: planned, answered by a model or an endpoint, sifted, written whole."""
