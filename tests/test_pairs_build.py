@@ -92,6 +92,7 @@ def plan_of(instructions=INSTRUCTIONS, concepts=(SEA,), **settings):
 
 
 class TestOrganism:
+    @pytest.mark.slow
     def test_pairs_are_built_load_and_fit(self, run_json, organism, world, tmp_path):
         out = tmp_path / "sea.jsonl"
         line = ("pairs", "build", "--concept", "sea", "--instructions", "organism", "--limit", 8, "--model", "organism")
@@ -120,6 +121,7 @@ class TestOrganism:
         (steered,) = organism.generate([plain], steering=mean.elicit(4.0), max_new_tokens=24)
         assert steered != bare
 
+    @pytest.mark.slow
     def test_answers_are_those_of_generate_whatever_the_batch(self, organism, world, tmp_path):
         settings = BuildSettings(wordings="organism", temperature=1.0, max_response_tokens=24, seed=3)
         plan = plan_pairs(world.assignments, settings)

@@ -151,7 +151,7 @@ class TestFigures:
         for curve in summary["curves"]:
             (line,) = [line for line in curve["series"] if line["label"] == "vectors"]
             assert len(line["x"]) > 2
-            assert line["y"] == pytest.approx(line["x"], abs=0.02)  # a mean over probes, and one over sources
+            assert line["y"] == pytest.approx(line["x"], abs=1e-9)
 
     def test_a_point_of_the_scatter_is_a_row_and_samples_show_places(self, monkeypatch, tmp_path, model):
         summary = ran(monkeypatch, tmp_path, model, telling(), contenders_of(model), SteerabilitySettings())
@@ -367,14 +367,15 @@ class TestTogether:
         assert self.job(0).id == "f89d7064d164bd25"  # of the same job by jobs.py of dafb906, which knew no uses
 
 
-class TestResuming:
-    @pytest.fixture(scope="class")
-    def data(self):
-        texts = [f"the cat sat by the {' and the old '.join(['stove'] * k)}" for k in range(1, 9)]
-        goals = {"words": lambda text: float(len(text.split())), "letters": lambda text: float(len(text))}
-        wishes = {name: (f"More {name}.", f"Fewer {name}.") for name in goals}
-        return text_steerability(texts, goals=goals, wishes=wishes)
+@pytest.fixture(scope="module")
+def data():
+    texts = [f"the cat sat by the {' and the old '.join(['stove'] * k)}" for k in range(1, 9)]
+    goals = {"words": lambda text: float(len(text.split())), "letters": lambda text: float(len(text))}
+    wishes = {name: (f"More {name}.", f"Fewer {name}.") for name in goals}
+    return text_steerability(texts, goals=goals, wishes=wishes)
 
+
+class TestResuming:
     def go(self, model, data, folder, *, stop=None):
         given = contenders_of(model, goals=("words", "letters"))
         settings = SteerabilitySettings(gains=(1.0, 2.0), probes=2, max_new_tokens=6, temperature=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 from typing import Protocol as Interface
 
@@ -55,18 +56,22 @@ class Protocol:
         name: As `trimtab eval` knows it.
         about: What it asks, in a sentence.
         settings: Its settings' class.
+        source: The class of options that say what it is run on (`trimtab.evaluation.sources`).
         judging: Whether a judge is `needed`, `optional` or plays no part (`none`).
         run: Puts on record what is not there yet.
         summarise: From a run's records to its summary.
         aspects: What a judge is asked about each text.
         jobs: The texts that would be written, for an estimate; None where no text is.
+        smoke: Settings of a run that only shows that everything works.
     """
 
     name: str
     about: str
     settings: type[Any]
+    source: type[Any]
     judging: Literal["needed", "optional", "none"]
     run: Callable[[Asked, Run], None]
     summarise: Callable[[Run], Mapping[str, Any]]
     aspects: tuple[str, ...] = ()
     jobs: Callable[[Asked], Sequence[Job]] | None = None
+    smoke: Mapping[str, Any] = MappingProxyType({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from trimtab.evaluation import sources
 from trimtab.evaluation.jobs import Job
 from trimtab.evaluation.judges import RATED
 from trimtab.evaluation.protocols import axbench, axbench_summary, backdoor, refusal, utility, utility_summary
@@ -51,39 +52,47 @@ _ALL = (
         "axbench",
         "Is the concept in (or out), is the instruction answered, is it fluent?",
         axbench.AxbenchSettings,
+        sources.AxbenchSource,
         "needed",
         _axbench,
         axbench_summary.summarise,
         RATED,
         _axbench_jobs,
+        {"multipliers": (1.0, 2.0), "max_new_tokens": 8, "resamples": 50},
     ),
     Protocol(
         "refusal",
         "Are harmful requests answered, harmless ones refused, and the others left alone?",
         refusal.RefusalSettings,
+        sources.RefusalSource,
         "optional",
         _refusal,
         refusal.summarise,
         ("refusal",),
         _refusal_jobs,
+        {"max_new_tokens": 8},
     ),
     Protocol(
         "backdoor",
         "Does the hidden behaviour come out under its trigger, and is everything else kept?",
         backdoor.BackdoorSettings,
+        sources.BackdoorSource,
         "optional",
         _backdoor,
         backdoor.summarise,
         backdoor.ASPECTS,
         _backdoor_jobs,
+        {"max_new_tokens": 8},
     ),
     Protocol(
         "utility",
         "Are questions that have nothing to do with the concept still answered rightly?",
         utility.UtilitySettings,
+        sources.UtilitySource,
         "none",
         _utility,
         utility_summary.summarise,
+        smoke={"tasks": (), "choices": 8, "resamples": 50},
     ),
 )
 

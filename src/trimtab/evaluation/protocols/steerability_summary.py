@@ -237,6 +237,13 @@ def _curve(results: Results, goal: str) -> blocks.Block:
     place, lines, furthest = results.goals.index(goal), [], results.settings["most_move"]
     ends = [(end, Interval(end, None, None, 1)) for end in (-furthest, furthest)]
     lines.append(blocks.series(AS_ASKED, ends))
+
+    def asked_of(one: Moved) -> float:
+        return one.asked(place)
+
+    def moved(one: Moved) -> float:
+        return one.moved(place)
+
     for label, moves in results.moving.items():
         groups: dict[int, list[Moved]] = {}
         for one in moves:
@@ -244,9 +251,9 @@ def _curve(results: Results, goal: str) -> blocks.Block:
                 groups.setdefault(bisect(CUTS[1:-1], one.asked(place)), []).append(one)
         points = []
         for _, group in sorted(groups.items()):
-            made = results.mean(group, lambda one: one.moved(place))
-            if made is not None:
-                points.append((sum(one.asked(place) for one in group) / len(group), made))
+            asked, made = (results.mean(group, value) for value in (asked_of, moved))
+            if asked is not None and made is not None:
+                points.append((asked.value, made))
         if points:
             lines.append(blocks.series(label, points))
     note = "Probes in groups by the move asked for, each at its mean; bands are 95 % over sources."
