@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -178,17 +178,13 @@ def axbench(
     )  # fmt: skip
     judging = Judging.of(judge or ("exact" if concepts == ORGANISM else None), judge_url, judge_set)
 
-    def data() -> Any:
-        from trimtab.evaluation.concept_sources import load_concepts
-
-        return load_concepts(
-            concepts, names=only or (), prompts=prompts, instructions=instructions, place=place, seed=seed or 0
-        )
-
+    source = given(
+        concepts=concepts, only=tuple(only or ()), prompts=prompts, instructions=instructions, place=place, seed=seed
+    )
     settings = given(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if multipliers is not None:
         settings["multipliers"] = axbench_multipliers(multipliers)
-    run("axbench", common, judging, data, settings, more)
+    run("axbench", common, judging, source, settings, more)
 
 
 @app.command()
@@ -231,15 +227,9 @@ def refusal(
     )  # fmt: skip
     judging = Judging.of(judge or ("exact" if harmful == ORGANISM else None), judge_url, judge_set)
 
-    def data() -> Any:
-        from trimtab.evaluation.prompt_sets import organism_refusal, refusal_files
-
-        if harmful == ORGANISM:
-            return organism_refusal(prompts, seed or 0)
-        return refusal_files(harmful, harmless, safe).first(prompts)
-
+    source = given(harmful=harmful, harmless=harmless, safe=safe, prompts=prompts, seed=seed)
     settings = given(max_new_tokens=max_new_tokens, seed=seed, multipliers=parse_multipliers(multipliers))
-    run("refusal", common, judging, data, settings, more)
+    run("refusal", common, judging, source, settings, more)
 
 
 @app.command()
@@ -281,17 +271,9 @@ def backdoor(
     )  # fmt: skip
     judging = Judging.of(judge or ("exact" if trigger == ORGANISM else None), judge_url, judge_set)
 
-    def data() -> Any:
-        from trimtab.evaluation.prompt_sets import backdoor_files, organism_backdoor
-
-        if trigger == ORGANISM:
-            return organism_backdoor(prompts, seed or 0)
-        if training is None:
-            raise InputError("--trigger FILE needs --training FILE too: prompts without the trigger")
-        return backdoor_files(trigger, training, deployment).first(prompts)
-
+    source = given(trigger=trigger, training=training, deployment=deployment, prompts=prompts, seed=seed)
     settings = given(max_new_tokens=max_new_tokens, seed=seed, multipliers=parse_multipliers(multipliers))
-    run("backdoor", common, judging, data, settings, more)
+    run("backdoor", common, judging, source, settings, more)
 
 
 @app.command()
@@ -338,34 +320,29 @@ def utility(
         multipliers=parse_multipliers(multipliers),
     )
 
-    def data() -> Any:
-        from trimtab.evaluation.evaluate import protocol_settings
-        from trimtab.evaluation.protocols.utility import load_utility
-
-        return load_utility(protocol_settings("utility", {**settings, **named_settings(more or [], settings)}))
-
-    run("utility", common, Judging(), data, settings, more)
+    run("utility", common, Judging(), {}, settings, more)
 
 
 def run(
     name: str,
     common: Common,
     judging: Judging,
-    data: Callable[[], Any],
+    source: Mapping[str, Any],
     settings: Mapping[str, Any],
     more: list[str] | None,
 ) -> None:
     """Runs a protocol as the command line asks for it, and prints its headline table."""
     with at_work():
         from trimtab.evaluation.contenders import load_contenders
-        from trimtab.evaluation.evaluate import cost, evaluate, protocol_settings
+        from trimtab.evaluation.evaluate import cost, evaluate, find_protocol, protocol_settings
         from trimtab.evaluation.protocols.protocol import Asked
+        from trimtab.fitting.settings import build_settings
         from trimtab.models import load_model
 
         checked = protocol_settings(name, {**settings, **named_settings(more or [], settings)})
         loaded = load_contenders(common.vectors, concept=common.concept, scale=common.scale)
         contenders = [each for each in loaded if not common.only or each.concept in common.only]
-        found = data()
+        found = build_settings(find_protocol(name).source, source).load(checked, contenders)
         model = load_model(common.model, device=common.device, dtype=common.dtype, source_tokens=common.source_tokens)
         judge = _judge(judging, common, model)
     if common.dry_run:

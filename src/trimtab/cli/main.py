@@ -26,6 +26,8 @@ from trimtab.cli.inspect import inspect
 from trimtab.cli.methods import methods
 from trimtab.cli.models import models
 from trimtab.cli.output import fail, library_logs
+from trimtab.cli.pairs import pairs
+from trimtab.cli.recipe import recipe
 from trimtab.cli.report import report
 from trimtab.errors import InputError, NetworkError
 
@@ -37,9 +39,10 @@ app = typer.Typer(
     help="Faithful bi-directional steering vectors: fit, apply, look inside.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, fit, distill, generate, detect, inspect, compare, report, methods, models, datasets):
+for command in (demo, fit, distill, generate, detect, inspect, recipe, compare, report, methods, models, datasets):
     app.command()(command)
 app.add_typer(evaluations)
+app.add_typer(pairs, name="pairs")
 
 
 def _print_version(wanted: bool) -> None:

@@ -56,6 +56,20 @@ def load_pairs(source: PairSource, *, concept: str | int | None = None) -> PairS
     return PairSet(_of_one_concept(pairs, concept, name), source=name, skipped=skipped)
 
 
+def concept_names(source: PairSource) -> tuple[str, ...]:
+    """The concepts of a source, in the order of their first pair: names, or numbers where there are no names.
+
+    Raises:
+        InputError: As of `load_pairs`, and where no pair says which concept it is of.
+        NetworkError: The Hub cannot be reached.
+    """
+    read = (read_row(value, where) for where, value in _rows(source))
+    found = PairSet(pair for pair in read if pair is not None).concepts
+    if not found:
+        raise InputError(f"{_name(source)}: no pair says which concept it is of; name one")
+    return found
+
+
 def _name(source: PairSource) -> str:
     if isinstance(source, PairSet):
         return source.source

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ def norm_matched(
         multiplier: At which multiplier; the control has none of its own.
         scale: What the multiplier moves along.
         tokens: On which tokens the size is the same, at all of the vector's sites.
-        seed: Draws the directions; of one seed they are the same at every multiplier.
+        seed: Draws the directions; of one seed they are the same at every multiplier, and opposite to suppress.
     """
     draws = torch.Generator().manual_seed(seed)
     edits = []
@@ -198,12 +199,14 @@ def norm_matched(
         wanted = float(_moved(edit, states).mean())
         shape = (edit.transform.rank if isinstance(edit.transform, Clamp) else 1, edit.transform.width)
         rows = torch.linalg.qr(torch.randn(shape, generator=draws, dtype=torch.float64).T).Q.T.contiguous()
+        sign = 1.0 if way == "elicit" else -1.0
         if isinstance(edit.transform, Add):
-            made = dataclasses.replace(edit, transform=Add((rows[0] * edit.transform.vector.double().norm()).float()))
+            length = edit.transform.vector.double().norm() * sign * math.copysign(1.0, edit.strength)
+            made = dataclasses.replace(edit, transform=Add((rows[0] * length).float()))
         elif isinstance(edit.transform, Clamp):
-            made = _random_clamp(edit, rows, states, wanted, 1.0 if way == "elicit" else -1.0)
+            made = _random_clamp(edit, rows, states, wanted, sign)
         else:
-            unit = dataclasses.replace(edit, transform=Add(rows[0].float()), strength=1.0)
+            unit = dataclasses.replace(edit, transform=Add((sign * rows[0]).float()), strength=1.0)
             amount = float(_moved(unit, states).mean())
             made = dataclasses.replace(unit, strength=wanted / amount if amount else 0.0)
         edits.append(Edit(made, scales="nothing"))

@@ -29,7 +29,7 @@ from trimtab.models.apply import Row
 from trimtab.models.chat import RenderedPrompt
 from trimtab.models.messages import Prompt
 from trimtab.progress import Progress, ProgressCallback
-from trimtab.steering import SteeringVector
+from trimtab.steering import Steering, SteeringVector
 
 CHUNK = 256
 """Readings that are made, and go on record, together."""
@@ -186,10 +186,20 @@ def _read_chunk(
             dose.contender.require_fit(model)
             steerings[key] = dose.contender.steerable.steering(dose.way, dose.multiplier, dose.contender.scale)
         rows.append(steerings[key])
-    prompts, answers = [_rendered(model, each.passage, work) for each in chunk], [each.passage.ids for each in chunk]
-    states = final_states(model, prompts, answers, rows)
+    answers = [each.passage.ids for each in chunk]
+    states: dict[int, Tensor] = {}
+    for k, (each, row) in enumerate(zip(chunk, rows, strict=True)):
+        if each.passage.is_compared and work.keeps_prompts and _edits_nothing(row) and not model.changed_by:
+            states[k] = plain.states(
+                each.passage
+            )  # what it is compared with; a batch of another shape rounds otherwise
+    left = [k for k in range(len(chunk)) if k not in states]
+    if left:
+        prompts = [_rendered(model, chunk[k].passage, work) for k in left]
+        found = final_states(model, prompts, [answers[k] for k in left], [rows[k] for k in left])
+        states |= dict(zip(left, found, strict=True))
     metrics: list[dict[str, float | None]] = [
-        {NLL: _finite(-part.mean())} for part in likelihoods_at(model, states, answers)
+        {NLL: _finite(-part.mean())} for part in likelihoods_at(model, [states[k] for k in range(len(chunk))], answers)
     ]
     compared = [k for k, each in enumerate(chunk) if each.passage.is_compared and each.dose is not None]
     if compared:
@@ -201,6 +211,11 @@ def _read_chunk(
         {**each.record, "n": len(each.passage.ids), "metrics": found}
         for each, found in zip(chunk, metrics, strict=True)
     ]
+
+
+def _edits_nothing(row: Row) -> bool:
+    """Whether a row is the plain model's, or that of a steering at strength 0."""
+    return row is None or (isinstance(row, Steering) and all(edit.strength == 0 for edit in row.interventions))
 
 
 def _finite(value: Tensor) -> float | None:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from trimtab.errors import InputError
 from trimtab.evaluation.concept_sources import ORGANISM, ConceptSet, load_concepts
-from trimtab.evaluation.contenders import Contender
+from trimtab.evaluation.contenders import Contender, concepts_of
+from trimtab.evaluation.goal_sources import GoalSources, organism_steerability, read_steerability
 from trimtab.evaluation.prompt_sets import (
     PromptSet,
     backdoor_files,
@@ -81,12 +82,12 @@ class AxbenchSource:
         return self.concepts == ORGANISM
 
     def load(self, settings: Any, contenders: Sequence[Contender]) -> ConceptSet:
-        """The concepts; see `load_concepts`."""
+        """The concepts (see `load_concepts`): those that are named, else those that the contenders were made for."""
         if self.place not in ("system", "user"):
             raise InputError(f"place is {self.place!r}; allowed: system, user")
         return load_concepts(
             self.concepts,
-            names=[str(name) for name in self.only],
+            names=[str(name) for name in self.only or concepts_of(contenders)],
             prompts=self.prompts,
             instructions=self.instructions,
             place="user" if self.place == "user" else "system",
@@ -130,9 +131,7 @@ class RefusalSource:
         """The prompts."""
         if self.is_organism:
             if self.harmless is not None or self.safe is not None:
-                raise InputError(
-                    "the organism has harmless prompts of its own; give harmful a file too"
-                )
+                raise InputError("the organism has harmless prompts of its own; give harmful a file too")
             return organism_refusal(self.prompts, self.seed)
         return refusal_files(self.harmful, self.harmless, self.safe).first(self.prompts)
 
@@ -210,3 +209,43 @@ class UtilitySource:
     def smoked(self) -> UtilitySource:
         """The same."""
         return self
+
+
+@dataclass(frozen=True)
+class SteerabilitySource:
+    """Texts and goals.
+
+    Args:
+        texts: `organism`, or a file of texts to be rewritten.
+        corpus: A file of texts that the goals' scales are read from; None = `texts`.
+        goals: Of the organism: concepts; none = those that the contenders were made for.
+        n: Source texts.
+        seed: Of what is drawn.
+    """
+
+    texts: str = ORGANISM
+    corpus: str | None = None
+    goals: tuple[str, ...] = ()
+    n: int = 48
+    seed: int = 0
+
+    @property
+    def is_organism(self) -> bool:
+        """Whether they are of the organism's world."""
+        return self.texts == ORGANISM
+
+    def load(self, settings: Any, contenders: Sequence[Contender]) -> GoalSources:
+        """The texts with their goals."""
+        if not self.is_organism:
+            return read_steerability(Path(self.texts), None if self.corpus is None else Path(self.corpus), self.n)
+        goals = self.goals or concepts_of(contenders)
+        return organism_steerability(goals, n=self.n, seed=self.seed) if goals else organism_steerability(n=self.n)
+
+    def beside(self, folder: Path) -> SteerabilitySource:
+        """The same with relative paths taken from a folder."""
+        texts = str(_beside(folder, self.texts, (ORGANISM,)))
+        return replace(self, texts=texts, corpus=_beside(folder, self.corpus))
+
+    def smoked(self) -> SteerabilitySource:
+        """The organism's, six of them."""
+        return SteerabilitySource(n=6)

@@ -114,8 +114,8 @@ def _headline(results: Results, shown: Sequence[str]) -> blocks.Block:
     for label, way in results.rows:
         multipliers = sorted(results.own[label, way].values())
         found = {name: _shown(results, name, results.at_own(results.values[name], label, way)) for name in shown} | {
-            GAIN: results.at_own(results.odds[GAIN], label, way),
-            STABILITY: results.mean(results.cosines(label)),
+            **({GAIN: results.at_own(results.odds[GAIN], label, way)} if results.odds[GAIN] else {}),
+            **({STABILITY: results.mean(results.cosines(label))} if results.has_stability else {}),
             "size": results.at_own(results.sizes, label, way),
         }
         rows[f"{label} {way}"] = {
@@ -235,6 +235,7 @@ def _odds_curves(results: Results, decays: Mapping[tuple[str, str], Decay], way:
         if lines:
             side = BEHIND[way]
             note = f"Of both answers of held-out contrast pairs behind the {side} input; bands are 95 %."
+            note += " At each multiplier of those pairs alone that have utility odds there." if name == UTILITY else ""
             title = f"{way}: {name} odds by multiplier"
             found.append(blocks.curve(f"{way}-{name}", title, note, "multiplier", f"{name} odds, nats", lines))
     return found

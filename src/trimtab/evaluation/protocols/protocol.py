@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from typing import Protocol as Interface
 
@@ -74,4 +73,4 @@ class Protocol:
     summarise: Callable[[Run], Mapping[str, Any]]
     aspects: tuple[str, ...] = ()
     jobs: Callable[[Asked], Sequence[Job]] | None = None
-    smoke: Mapping[str, Any] = MappingProxyType({})
+    smoke: Mapping[str, Any] = field(default_factory=dict)

@@ -8,7 +8,16 @@ from types import MappingProxyType
 from trimtab.evaluation import sources
 from trimtab.evaluation.jobs import Job
 from trimtab.evaluation.judges import RATED
-from trimtab.evaluation.protocols import axbench, axbench_summary, backdoor, refusal, utility, utility_summary
+from trimtab.evaluation.protocols import (
+    axbench,
+    axbench_summary,
+    backdoor,
+    refusal,
+    steerability,
+    steerability_summary,
+    utility,
+    utility_summary,
+)
 from trimtab.evaluation.protocols.protocol import Asked, Protocol
 from trimtab.evaluation.records import Run
 
@@ -45,6 +54,11 @@ def _backdoor_jobs(asked: Asked) -> Sequence[Job]:
 def _utility(asked: Asked, run: Run) -> None:
     more = {"batch_size": asked.batch_size, "progress": asked.progress}
     utility.run_utility(asked.model, asked.data, asked.contenders, asked.settings, run, **more)
+
+
+def _steerability(asked: Asked, run: Run) -> None:
+    more = {"batch_size": asked.batch_size, "progress": asked.progress}
+    steerability.run_steerability(asked.model, asked.data, asked.contenders, asked.settings, run, **more)
 
 
 _ALL = (
@@ -93,6 +107,16 @@ _ALL = (
         _utility,
         utility_summary.summarise,
         smoke={"tasks": (), "choices": 8, "resamples": 50},
+    ),
+    Protocol(
+        "steerability",
+        "Asked to move a text towards a goal, how far does it go, and what else moves?",
+        steerability.SteerabilitySettings,
+        sources.SteerabilitySource,
+        "none",
+        _steerability,
+        steerability_summary.summarise,
+        smoke={"max_new_tokens": 8, "resamples": 50},
     ),
 )
 
