@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +58,10 @@ class Passage:
     is_compared: bool
 
 
+Plain = Mapping[Passage, Tensor]
+"""What the plain model's head reads at every token of passages: (n, d) each."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """A passage under one dose of a contender.
@@ -100,12 +104,16 @@ def read(model: Model, readings: Sequence[Reading], log: Log, progress: Progress
         InputError: A contender that does not fit the model.
     """
     done, began = {row["id"] for row in log.rows if "id" in row}, time.monotonic()
-    plain = _Plain(model, [reading.passage for reading in readings])
-    finished = sum(reading.record["id"] in done for reading in readings)
-    already, total = finished, len(readings)
+    finished = already = sum(reading.record["id"] in done for reading in readings)
+    total = len(readings)
+    if finished == total:
+        return
+    # of all passages, so that they do not depend on what is left, and before anything that changes the model is at work
+    plain = _plain_states(model, (reading.passage for reading in readings))
     for group in _groups(readings):
         with _at_work(model, group[0].dose) as work:
             possible = [reading for reading in group if work.keeps_prompts or _is_open(reading.passage)]
+            finished += len(group) - len(possible)
             by_id = {reading.record["id"]: reading for reading in possible}
             steerings: dict[tuple[int, str, float], Row] = {}
             for chunk, left in unfinished([reading.record for reading in possible], done, CHUNK):
@@ -117,23 +125,12 @@ def read(model: Model, readings: Sequence[Reading], log: Log, progress: Progress
                     progress(Progress("read", finished - already, total - already, time.monotonic() - began))
 
 
-class _Plain:
-    """The plain model's states on passages that are compared, computed when they are first asked for."""
-
-    def __init__(self, model: Model, passages: Sequence[Passage]) -> None:
-        self._model = model
-        self._passages = list(dict.fromkeys(passage for passage in passages if passage.is_compared))
-
-    @cached_property
-    def _states(self) -> dict[int, Tensor]:
-        prompts = [_rendered(self._model, passage, Applied()) for passage in self._passages]
-        rows: list[Row] = [None] * len(prompts)  # the way that steered rows take, so that no edit means no difference
-        found = final_states(self._model, prompts, [passage.ids for passage in self._passages], rows)
-        return {id(passage): states for passage, states in zip(self._passages, found, strict=True)}
-
-    def states(self, passage: Passage) -> Tensor:
-        """(n, d) of one passage."""
-        return self._states[id(passage)]
+def _plain_states(model: Model, passages: Iterable[Passage]) -> Plain:
+    """What the plain model's head reads in passages that are compared."""
+    wanted = list(dict.fromkeys(passage for passage in passages if passage.is_compared))
+    prompts = [_rendered(model, passage, Applied()) for passage in wanted]
+    found = final_states(model, prompts, [passage.ids for passage in wanted], [None] * len(wanted)) if wanted else []
+    return dict(zip(wanted, found, strict=True))
 
 
 def _groups(readings: Sequence[Reading]) -> Iterator[list[Reading]]:
@@ -173,37 +170,15 @@ def _read_chunk(
     chunk: Sequence[Reading],
     work: Applied,
     steerings: dict[tuple[int, str, float], Row],
-    plain: _Plain,
+    plain: Plain,
 ) -> list[dict[str, Any]]:
     """The rows of a chunk; `steerings` keeps what a dose resolves to, so that its rows share one."""
-    rows: list[Row] = []
-    for dose in (reading.dose for reading in chunk):
-        if dose is None or not isinstance(dose.contender.steerable, SteeringVector):
-            rows.append(work.steering)
-            continue
-        key = (id(dose.contender), dose.way, dose.multiplier)
-        if key not in steerings:
-            dose.contender.require_fit(model)
-            steerings[key] = dose.contender.steerable.steering(dose.way, dose.multiplier, dose.contender.scale)
-        rows.append(steerings[key])
-    answers = [each.passage.ids for each in chunk]
-    states: dict[int, Tensor] = {}
-    for k, (each, row) in enumerate(zip(chunk, rows, strict=True)):
-        if each.passage.is_compared and work.keeps_prompts and _edits_nothing(row) and not model.changed_by:
-            states[k] = plain.states(
-                each.passage
-            )  # what it is compared with; a batch of another shape rounds otherwise
-    left = [k for k in range(len(chunk)) if k not in states]
-    if left:
-        prompts = [_rendered(model, chunk[k].passage, work) for k in left]
-        found = final_states(model, prompts, [answers[k] for k in left], [rows[k] for k in left])
-        states |= dict(zip(left, found, strict=True))
-    metrics: list[dict[str, float | None]] = [
-        {NLL: _finite(-part.mean())} for part in likelihoods_at(model, [states[k] for k in range(len(chunk))], answers)
-    ]
+    states = _states(model, chunk, work, [_row(model, each.dose, work, steerings) for each in chunk], plain)
+    likely = likelihoods_at(model, states, [each.passage.ids for each in chunk])
+    metrics: list[dict[str, float | None]] = [{NLL: _finite(-part.mean())} for part in likely]
     compared = [k for k, each in enumerate(chunk) if each.passage.is_compared and each.dose is not None]
     if compared:
-        before, after = [plain.states(chunk[k].passage) for k in compared], [states[k] for k in compared]
+        before, after = [plain[chunk[k].passage] for k in compared], [states[k] for k in compared]
         kls, jss = kl_divergences(model, before, after), js_divergences(model, before, after)
         for k, kl, js in zip(compared, kls, jss, strict=True):
             metrics[k] = {KL: _finite(kl.mean()), JS: _finite(js.mean()), **metrics[k]}
@@ -211,6 +186,33 @@ def _read_chunk(
         {**each.record, "n": len(each.passage.ids), "metrics": found}
         for each, found in zip(chunk, metrics, strict=True)
     ]
+
+
+def _row(model: Model, dose: Dose | None, work: Applied, steerings: dict[tuple[int, str, float], Row]) -> Row:
+    """What steers a reading."""
+    if dose is None or not isinstance(dose.contender.steerable, SteeringVector):
+        return work.steering
+    key = (id(dose.contender), dose.way, dose.multiplier)
+    if key not in steerings:
+        dose.contender.require_fit(model)
+        steerings[key] = dose.contender.steerable.steering(dose.way, dose.multiplier, dose.contender.scale)
+    return steerings[key]
+
+
+def _states(model: Model, chunk: Sequence[Reading], work: Applied, rows: Sequence[Row], plain: Plain) -> list[Tensor]:
+    """What the head reads; where nothing is edited just what it is compared with, as other batches round otherwise."""
+    is_plain = work.keeps_prompts and model.changed_by is None
+    found = {
+        k: plain[each.passage]
+        for k, (each, row) in enumerate(zip(chunk, rows, strict=True))
+        if is_plain and each.passage.is_compared and _edits_nothing(row)
+    }
+    left = [k for k in range(len(chunk)) if k not in found]
+    if left:
+        prompts = [_rendered(model, chunk[k].passage, work) for k in left]
+        steered = final_states(model, prompts, [chunk[k].passage.ids for k in left], [rows[k] for k in left])
+        found |= dict(zip(left, steered, strict=True))
+    return [found[k] for k in range(len(chunk))]
 
 
 def _edits_nothing(row: Row) -> bool:

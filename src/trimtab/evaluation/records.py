@@ -22,6 +22,8 @@ from trimtab.errors import InputError
 SCHEMA = 1
 """Of the directory's format."""
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
+STAGED = ".trimtab-"
+"""What the name of a file that is being written begins with."""
 LOGS = ("generations", "ratings", "measures", "items")
 """The logs that a run may have."""
 
@@ -161,6 +163,8 @@ def open_run(
 ) -> Iterator[Run]:
     """A run to write: a new one, or one of the same identity that is gone on with.
 
+    A new run that fails before anything is on record is taken away again.
+
     Args:
         path: The directory; it is made.
         protocol: Name of the protocol.
@@ -173,43 +177,76 @@ def open_run(
     """
     path, name = Path(path), digest(identity)
     _check_free(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / LOCK)
+    lock, is_new, has_failed = FileLock(path / LOCK), False, True
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"{path}: another process writes this run; wait for it, or choose another --out") from None
     try:
+        _remove_staged(path)
         if overwrite:
             _clear(path)
-        if (path / CONFIG).exists():
+        is_new = not (path / CONFIG).exists()
+        if is_new:
+            found = {"schema": SCHEMA, "protocol": protocol, "hash": name, "identity": identity, "info": info}
+            _write_json(path / CONFIG, found)
+        else:
             found = _read_config(path)
             if found["hash"] != name or found["protocol"] != protocol:
                 raise InputError(_difference(path, found, protocol, identity))
-        else:
-            found = {"schema": SCHEMA, "protocol": protocol, "hash": name, "identity": identity, "info": info}
-            _write_json(path / CONFIG, found)
         yield Run(path, found, writable=True)
+        has_failed = False
     finally:
+        is_empty = is_new and has_failed and not any(_has_rows(path / f"{each}.jsonl") for each in LOGS)
+        if is_empty:
+            _clear(path)
         lock.release()
+        if is_empty:
+            (path / LOCK).unlink(missing_ok=True)
+            for folder in made:
+                if any(folder.iterdir()):
+                    break
+                folder.rmdir()
 
 
 def _check_free(path: Path) -> None:
-    """Raise InputError where a path is no directory, or one with files that no run has."""
+    """Raise InputError where a path is no directory, or one that holds something other than a run.
+
+    Models have a `config.json` too: what is no run's is never locked, and never overwritten.
+    """
     if path.is_dir():
-        own = {CONFIG, SUMMARY, LOCK, *(f"{name}.jsonl" for name in LOGS)}
-        strange = sorted(
-            entry.name for entry in path.iterdir() if entry.name not in own and not entry.name.startswith(".trimtab-")
-        )
-        if strange and not (path / CONFIG).exists():
+        names = sorted(entry.name for entry in path.iterdir())
+        strange = [name for name in names if name != LOCK and not name.startswith(STAGED)]
+        if strange and not _is_run(path):
             raise InputError(f"{path} is a directory with other files ({strange[0]}); choose another --out")
     elif path.exists() or path.is_symlink():
         raise InputError(f"{path} is no directory; choose another --out")
 
 
+def _is_run(path: Path) -> bool:
+    """Whether a run's configuration is there, of whichever schema."""
+    if not (path / CONFIG).is_file():
+        return False
+    return {"schema", "protocol", "identity"} <= _read_json(path / CONFIG).keys()
+
+
 def _clear(path: Path) -> None:
-    for name in (SUMMARY, CONFIG, *(f"{name}.jsonl" for name in LOGS)):
+    """Remove a run's own files, the configuration last: logs without one would be taken for those of another run."""
+    for name in (SUMMARY, *(f"{name}.jsonl" for name in LOGS), CONFIG):
         (path / name).unlink(missing_ok=True)
+
+
+def _remove_staged(path: Path) -> None:
+    """Remove what a kill left half written."""
+    for staged in path.glob(f"{STAGED}*"):
+        if staged.is_file():
+            staged.unlink()
+
+
+def _has_rows(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _read_config(path: Path) -> JSONRow:
@@ -236,7 +273,7 @@ def _read_json(path: Path) -> JSONRow:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.parent / f".trimtab-{uuid4().hex}"
+    temporary = path.parent / f"{STAGED}{uuid4().hex}"
     try:
         text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
         temporary.write_bytes(f"{text}\n".encode("utf-8", errors="backslashreplace"))

@@ -270,7 +270,9 @@ def _stability_table(results: Results) -> list[blocks.Block]:
         }
     note = (
         "Cosines of directions (of several dimensions: of the largest angle between the spaces) of fits with the "
-        "vector's own settings, at its own layer: with other seeds, and on as many pairs drawn with replacement."
+        "vector's own settings, at its own layer: with other seeds, and on as many pairs drawn with replacement. They "
+        "learn from all pairs that are given here, the vector itself perhaps from fewer: then they agree with each "
+        "other better than with it."
     )
     return [blocks.table("stability", "Does a fit find the same direction again?", note, columns, rows)]
 
