@@ -9,7 +9,7 @@ import torch
 from tests.families import MAIN, edit, normal, on_day, steering, tiny, unit
 from trimtab.errors import InputError
 from trimtab.models import Model, steer
-from trimtab.models.sampling import GumbelSampling
+from trimtab.models.sampling import RowSampling
 from trimtab.models.tiny import tiny_model
 from trimtab.steering import Add, Clamp, Edit, Factors, FactorStats, ModelCard, SteeringVector
 
@@ -171,23 +171,32 @@ class TestSampling:
     def test_frequencies_match_the_softmax(self, temperature):
         """Chi-square of 20000 draws over 6 outcomes: 5 degrees of freedom, 99.99 % below 25.7; the seed is fixed."""
         logits, n = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -torch.inf]), 20_000
-        noise = GumbelSampling(temperature, [5])
+        drawing = RowSampling(temperature, [5])
         counts = torch.zeros(6)
         for _ in range(n):
-            counts[noise(torch.zeros(1, 1), logits[None]).argmax()] += 1
+            counts[drawing(torch.zeros(1, 1), logits[None]).argmax()] += 1
         expected = n * torch.softmax(logits / temperature, dim=0)
         assert counts[5] == 0
         assert (counts - expected)[:5].pow(2).div(expected[:5]).sum() < 25.7
 
     def test_rows_draw_apart_and_steps_anew(self):
         scores = torch.zeros(2, 400)
-        noise, again = GumbelSampling(1.0, [1, 2]), GumbelSampling(1.0, [2])
-        first, second = noise(torch.zeros(2, 1), scores), noise(torch.zeros(2, 1), scores)
+        drawing, again = RowSampling(1.0, [1, 2]), RowSampling(1.0, [2])
+        first, second = drawing(torch.zeros(2, 1), scores), drawing(torch.zeros(2, 1), scores)
         assert not torch.equal(first[0], first[1])
         assert not torch.equal(first, second)
         assert torch.equal(again(torch.zeros(1, 1), scores[:1])[0], first[1])
         assert first.dtype == torch.float32
-        assert torch.isfinite(first).all()
+        assert torch.isfinite(first).sum(dim=1).tolist() == [1, 1]
+
+    def test_what_has_no_probability_is_never_drawn(self):
+        """Not at the ends of the vocabulary either, where a uniform number of almost 0 or 1 would fall."""
+        logits = torch.tensor([[-torch.inf, 0.0, -torch.inf], [-torch.inf, 3e38, -3e38]])
+        for seed in range(200):
+            for temperature in (1e-30, 1.0, 1e30):
+                chosen = RowSampling(temperature, [seed, seed])(torch.zeros(2, 1), logits).argmax(dim=1)
+                assert chosen.tolist()[0] == 1
+                assert chosen.tolist()[1] in (1, 2)
 
 
 class TestTemplatePrefix:

@@ -47,7 +47,7 @@ def test_a_token_is_written_where_there_is_room():
 def test_no_more_room_is_made_than_will_be_needed():
     roomy = RoomyLayer(9)
     roomy.update(*columns(5, 0))
-    assert roomy._storage[0].shape[1] == 9
+    assert roomy._storage[0].shape[2] == 9
     roomy.update(*columns(7, 1))  # told wrong
     assert roomy.keys.shape[2] == 12
 

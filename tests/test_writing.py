@@ -104,11 +104,11 @@ def test_a_cache_that_rows_cannot_leave_is_tried_once(ending):
 
 def test_what_ends_a_batch():
     thinning = Thinning(frozenset([3, 4]))
-    ids = torch.tensor([[9, 9], [9, 3], [9, 9], [9, 9]])
-    assert thinning(ids, None).tolist() == [False] * 4
-    assert thinning(torch.tensor([[9], [0], [4], [9]]), None).tolist() == [True] * 4
-    assert thinning.ended.tolist() == [False, True, True, False]
-    assert thinning(torch.tensor([[3], [0], [0], [3]]), None).tolist() == [False] * 4  # all have: it ends by itself
+    ids = torch.tensor([[9, 9], [9, 3], *[[9, 9]] * 6])
+    assert thinning(ids, None).tolist() == [False] * 8
+    assert thinning(torch.tensor([[9], [0], [4], *[[9]] * 5]), None).tolist() == [True] * 8  # a quarter has
+    assert thinning.ended.tolist() == [False, True, True, *[False] * 5]
+    assert thinning(torch.tensor([[3], [0], [0], *[[3]] * 5]), None).tolist() == [False] * 8  # all: it ends by itself
 
 
 def test_a_model_without_an_end_writes_all_it_may():

@@ -108,18 +108,25 @@ class Judging:
         """From `--judge`, `--judge-url` and every `--judge-set`.
 
         Raises:
-            InputError: An unknown name, or a price without the other.
+            InputError: An unknown name, a value of another kind, a price without the other, or no judge that they could
+                be about.
         """
-        named = named_settings(words or [], {})
+        from trimtab.evaluation.setting_kinds import typed
+
+        named = named_settings(words or [], {}, "--judge-set", "temperature=0.7")
         allowed = ("temperature", "cache", "requests_per_minute", "concurrency", "input_price", "output_price")
         for name in named:
             if name not in allowed:
                 raise InputError(f"--judge-set {name}: there is no such setting; allowed: {', '.join(allowed)}")
-        found = cls(spec, url, **named)
+        found = cls(spec, url, **typed(cls, named))
         if (found.input_price is None) != (found.output_price is None):
             raise InputError("--judge-set has one price; give input_price and output_price, both or none")
-        if spec is None and (url is not None or named):
-            raise InputError("--judge-url and --judge-set are about a judge, and there is none; give --judge")
+        kinds = {"openai"} if url is not None else {"openai", "local"}
+        if (url is not None or named) and not any(f"{kind}:" in (spec or "") for kind in kinds):
+            has = "there is none" if spec is None else f"the judge is {spec}"
+            raise InputError(
+                f"--judge-url is about openai:MODEL, --judge-set about that and local:MODEL, and {has}; give --judge"
+            )
         return found
 
 
@@ -341,8 +348,9 @@ def run(
 
         checked = protocol_settings(name, {**settings, **named_settings(more or [], settings)})
         loaded = load_contenders(common.vectors, concept=common.concept, scale=common.scale)
-        contenders = [each for each in loaded if not common.only or each.concept in common.only]
-        found = build_settings(find_protocol(name).source, source).load(checked, contenders)
+        found = build_settings(find_protocol(name).source, source).load(checked, loaded)
+        # what --only names may be numbers, and what was loaded has the names
+        contenders = [each for each in loaded if not common.only or each.concept in found.names]
         model = load_model(common.model, device=common.device, dtype=common.dtype, source_tokens=common.source_tokens)
         judge = _judge(judging, common, model)
     if common.dry_run:

@@ -115,6 +115,6 @@ def _report(error: Exception) -> int:
 
 def _usage(error: Any) -> str:
     """The text of a wrong command line, with where its help is."""
-    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    message = error.format_message().replace("Value error, ", "").rstrip(".") or "a command is missing"
     context = getattr(error, "ctx", None)
     return f"{message}; see `{context.command_path if context else 'trimtab'} --help`"

@@ -65,12 +65,16 @@ def parse_layer(text: str) -> int | list[int] | str:
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-def named_settings(words: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+def named_settings(
+    words: Sequence[str], flags: Mapping[str, Any], option: str = "--set", example: str = "divergence=reverse"
+) -> dict[str, Any]:
     """The settings of `--set NAME=VALUE`: numbers, true, false and null as in JSON, anything else as text.
 
     Args:
         words: As they were typed.
         flags: What flags of their own say, which must not be said twice.
+        option: The option that they were typed behind.
+        example: What it takes, for errors.
 
     Raises:
         InputError: A word without `=`, or a setting that is given twice.
@@ -80,11 +84,11 @@ def named_settings(words: Sequence[str], flags: Mapping[str, Any]) -> dict[str, 
         name, sign, text = word.partition("=")
         name = name.strip().replace("-", "_")
         if not sign or not name:
-            raise InputError(f"--set {word}: takes NAME=VALUE, such as --set divergence=reverse")
+            raise InputError(f"{option} {word}: takes NAME=VALUE, such as {option} {example}")
         if name in found or name in flags:
-            raise InputError(f"--set {word}: {name} is given twice; say it once")
+            raise InputError(f"{option} {word}: {name} is given twice; say it once")
         if name == "layer":
-            raise InputError(f"--set {word}: use --layer")
+            raise InputError(f"{option} {word}: use --layer")
         try:
             value = json.loads(text)
         except ValueError:

@@ -32,12 +32,16 @@ def recipe(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it needs and does, and do nothing.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", help="Rows a forward of evaluations.")] = 32,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin its checks anew; vectors of contenders that stayed are kept.")
+    ] = False,
     device: Device = None,
     json_output: Json = False,
 ) -> None:
     """Fit what a recipe names, check it, and make the page; started again, it goes on where it was."""
     with at_work():
-        from trimtab.evaluation.recipe import Recipe, run_recipe
+        from trimtab.evaluation.recipe import Recipe
+        from trimtab.evaluation.recipe_run import run_recipe
         from trimtab.evaluation.records import Run
 
         read = Recipe.read(path)
@@ -50,7 +54,14 @@ def recipe(
         wanted = read.smoked(out / "model") if smoke else read.beside(path.parent if data is None else data)
         command = shlex.join(["trimtab", *sys.argv[1:]])
         runs = run_recipe(
-            wanted, out, smoke=smoke, device=device, batch_size=batch_size, command=command, progress=progress
+            wanted,
+            out,
+            smoke=smoke,
+            device=device,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            command=command,
+            progress=progress,
         )
     with at_work():
         from trimtab.cli.report import read_reports
@@ -97,14 +108,14 @@ def _tell(read: "Recipe", *, json_output: bool) -> None:
             {
                 "about": dict(read.about),
                 "model": read.model.name,
-                "pairs": read.pairs,
+                "pairs": read.pairs.source,
                 "contenders": {label: one.method for label, one in read.contenders.items()},
                 "evaluations": {name: one.protocol for name, one in read.evaluations.items()},
             }
         )
         return
     _open(read, smoke=False)
-    say(f"model: {read.model.name}", f"pairs: {read.pairs}")
+    say(f"model: {read.model.name}", f"pairs: {read.pairs.source}")
     concepts = f"{len(read.concepts)} concepts" if read.concepts else "every concept of the pairs"
     say(f"fits: {', '.join(f'{label} ({one.method})' for label, one in read.contenders.items())}, for {concepts}")
     for name, one in read.evaluations.items():

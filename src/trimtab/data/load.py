@@ -70,6 +70,47 @@ def concept_names(source: PairSource) -> tuple[str, ...]:
     return found
 
 
+def pairs_by_concept(source: PairSource) -> dict[str, PairSet]:
+    """All pairs of a source that holds several concepts, read once.
+
+    Returns:
+        By the names of `concept_names`, in its order.
+
+    Raises:
+        InputError: As of `concept_names`.
+        NetworkError: The Hub cannot be reached.
+    """
+    found: dict[str, list[ContrastPair]] = {}
+    for where, value in _rows(source):
+        pair = read_row(value, where)
+        if pair is not None:
+            for name in PairSet([pair]).concepts:
+                found.setdefault(name, []).append(pair)
+    if not found:
+        raise InputError(f"{_name(source)}: no pair says which concept it is of; name one")
+    return {name: PairSet(pairs, source=_name(source)) for name, pairs in found.items()}
+
+
+def of_concept(found: Mapping[str, PairSet], concept: str, name: str) -> PairSet:
+    """Those of `pairs_by_concept` of a concept, by its name or number.
+
+    Args:
+        found: By name.
+        concept: Name or number.
+        name: Of the source, for an error.
+
+    Raises:
+        InputError: There is no such concept.
+    """
+    if concept in found:
+        return found[concept]
+    for pairs in found.values():
+        if str(pairs[0].concept_id) == concept:
+            return pairs
+    there = _list_concepts([pairs[0] for pairs in found.values()])
+    raise InputError(f"{name}: has no concept {concept!r}; there are: {there}")
+
+
 def _name(source: PairSource) -> str:
     if isinstance(source, PairSet):
         return source.source

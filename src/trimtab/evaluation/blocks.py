@@ -37,8 +37,12 @@ def column(key: str, label: str, better: str | None = None, digits: int = 2) -> 
 
 
 def table(name: str, title: str, note: str, columns: Sequence[Block], rows: Mapping[str, Mapping[str, Any]]) -> Block:
-    """A table of cells (or texts) by row label and column key."""
-    listed = [{"label": label, "values": dict(values)} for label, values in rows.items()]
+    """A table of cells (or texts) by row label and column key; of a row, what has a column."""
+    keys = [each["key"] for each in columns]
+    listed = [
+        {"label": label, "values": {key: values[key] for key in keys if key in values}}
+        for label, values in rows.items()
+    ]
     return {"id": name, "title": title, "note": note, "columns": list(columns), "rows": listed}
 
 

@@ -68,8 +68,8 @@ def load_concepts(
         InputError: A source that cannot be read, fewer instructions than a concept needs, or a name that is not there.
         NetworkError: The published instructions cannot be fetched.
     """
-    if prompts < 1:
-        raise InputError(f"prompts is {prompts}; it must be at least 1")
+    if prompts < 2:
+        raise InputError(f"prompts is {prompts}; one half of them chooses and the other reports, so give at least 2")
     if source == ORGANISM and not Path(source).exists():
         if instructions is not None:
             raise InputError("the organism has instructions of its own; leave --instructions out")
@@ -97,6 +97,8 @@ def _concept(
 ) -> Concept:
     if len(asked) < prompts:
         raise InputError(f"{len(asked)} instructions for {prompts} a concept; give more, or lower --prompts")
+    if wanted.number >= 2**32:
+        raise InputError(f"concept_id {wanted.number} of {wanted.name!r} is too large to draw by; give one below 2^32")
     # what pandas' sample(n, random_state=number) takes, as the published code calls it
     drawn: list[int] = np.random.RandomState(wanted.number).choice(len(asked), prompts, replace=False).tolist()
     instructions = tuple(asked[k] for k in drawn)

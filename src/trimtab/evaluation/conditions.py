@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.errors import InputError
 from trimtab.evaluation.contenders import PLAIN, Contender, with_plain
 from trimtab.evaluation.divergences import Behind, moved, plain_states
 from trimtab.evaluation.jobs import Job, seed_of
@@ -20,6 +21,7 @@ from trimtab.evaluation.records import Log
 from trimtab.evaluation.statistics import Interval, bootstrap, wilson
 from trimtab.models import Model
 from trimtab.progress import Progress, ProgressCallback
+from trimtab.steering.factors import check_multiplier
 
 KL = "kl"
 """Name of the measure: KL(plain || steered), nats a token, on the plain model's answer to the same prompt."""
@@ -39,15 +41,35 @@ class Dose:
         return {"label": self.contender.label, "way": self.way, "multiplier": self.multiplier}
 
 
+def checked_multipliers(multipliers: Iterable[float]) -> tuple[float, ...]:
+    """The same as floats, so that 1 and 1.0 are one setting.
+
+    Raises:
+        InputError: One that is not a finite number, or stands there twice.
+    """
+    found = tuple(multipliers)
+    for multiplier in found:
+        check_multiplier(multiplier)
+    if len(set(found)) < len(found):
+        raise InputError(f"multipliers {list(found)} hold one twice; give each once")
+    return tuple(float(multiplier) for multiplier in found)
+
+
 def doses(contenders: Sequence[Contender], ways: Iterable[str], multipliers: Sequence[float]) -> list[Dose]:
-    """Every contender in every direction that it has, at its own multiplier, or at these if it has a factor."""
+    """Every contender in every direction that it has, at each multiplier at which it is tried (`Contender.tried`).
+
+    Raises:
+        InputError: Two contenders with one label: whatever they were made for, here they are one row each.
+    """
+    labels = [each.label for each in contenders]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        concepts = ", ".join(str(each.concept) for each in contenders if each.label == twice)
+        raise InputError(f"contenders for {concepts} are all called {twice!r}; tell them apart: LABEL=DIR")
     found = []
     for contender in contenders:
         for way in ways:
             if way in contender.ways:
-                own = (contender.calibrated(way),)
-                tried = multipliers if multipliers and contender.has_factor(way) else own
-                found += [Dose(contender, way, multiplier) for multiplier in tried]
+                found += [Dose(contender, way, multiplier) for multiplier in contender.tried(way, multipliers)]
     return found
 
 
@@ -161,8 +183,13 @@ class Answered:
 
     @property
     def doses(self) -> list[tuple[str, str, float]]:
-        """Label, direction and multiplier of everything but the plain model, in the order of the log's plan."""
+        """Label, direction and multiplier of everything but the plain model, sorted by direction, then label."""
         found = {
             (text["label"], text["way"], text["multiplier"]): None for text in self.texts if text["label"] != PLAIN
         }
         return sorted(found, key=lambda dose: (dose[1], dose[0], dose[2]))
+
+    def name(self, dose: tuple[str, str | None, float | None], *, told: bool = False) -> str:
+        """What a dose is called in tables: its label, with the multiplier where there are several, or if `told`."""
+        several = sum(each[:2] == dose[:2] for each in self.doses) > 1
+        return f"{dose[0]} x {dose[2]:g}" if told or several else dose[0]

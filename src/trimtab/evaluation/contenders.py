@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimtab.errors import InputError
@@ -30,12 +30,14 @@ class Contender:
         concept: What it was made for; None for the plain model.
         steerable: What is applied; None for the plain model.
         scale: What the multiplier of a clamp moves along: `gap`, or `published` (m times the factor).
+        multipliers: Tried with it, whatever a protocol tries with others; none = what that tries.
     """
 
     label: str
     concept: str | None
     steerable: Steerable | None
     scale: str = "gap"
+    multipliers: tuple[float, ...] = ()
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -63,10 +65,23 @@ class Contender:
         """The multiplier that it has by itself."""
         return 1.0 if self.vector is None else self.vector.multipliers.get(way, 1.0)
 
+    def tried(self, way: str, multipliers: Sequence[float] = ()) -> tuple[float, ...]:
+        """The multipliers at which it is tried: its list, else those given, else its own one; 1 where it has no factor.
+
+        Args:
+            way: The direction.
+            multipliers: What a protocol tries.
+        """
+        if not self.has_factor(way):
+            return (1.0,)
+        return self.multipliers or tuple(multipliers) or (self.calibrated(way),)
+
     @property
     def identity(self) -> Mapping[str, JSON]:
         """What decides what it does, for a run's configuration."""
         found: dict[str, JSON] = {"label": self.label, "concept": self.concept, "scale": self.scale}
+        if self.multipliers:
+            found["multipliers"] = [*self.multipliers]
         if self.steerable is None:
             return found
         found |= {"method": self.steerable.method, "settings": dict(self.steerable.settings), "layers": [*self.layers]}
@@ -121,9 +136,7 @@ def distinct(contenders: Sequence[Contender]) -> list[Contender]:
     """
     doubled = {key[0] for key in _repeated((each.label, each.concept) for each in contenders)}
     named = [
-        Contender(f"{each.label}@{_layers(each)}", each.concept, each.steerable, each.scale)
-        if each.label in doubled and each.layers
-        else each
+        replace(each, label=f"{each.label}@{_layers(each)}") if each.label in doubled and each.layers else each
         for each in contenders
     ]
     for label, concept in _repeated((each.label, each.concept) for each in named):

@@ -15,7 +15,8 @@ from trimtab.evaluation.protocols.protocol import Asked, Protocol
 from trimtab.evaluation.protocols.registry import PROTOCOLS
 from trimtab.evaluation.rating import estimate
 from trimtab.evaluation.records import Run, open_run
-from trimtab.fitting.settings import build_settings
+from trimtab.evaluation.setting_kinds import typed
+from trimtab.fitting.settings import MAX_SEED, build_settings, check_number
 from trimtab.models.apply import is_steered
 
 
@@ -48,13 +49,13 @@ def find_protocol(name: str) -> Protocol:
 
 
 def protocol_settings(name: str, values: Mapping[str, Any]) -> Any:
-    """Settings of a protocol from named values; lists become tuples.
+    """Settings of a protocol from named values, as they are typed or stand in YAML (see `typed`).
 
     Raises:
         InputError: An unknown protocol or setting, or a value that cannot be.
     """
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return build_settings(find_protocol(name).settings, given)
+    settings = find_protocol(name).settings
+    return build_settings(settings, typed(settings, values))
 
 
 def evaluate(
@@ -78,12 +79,14 @@ def evaluate(
         The summary, which the directory holds as `summary.json`.
 
     Raises:
-        InputError: The model is being steered, no judge where one is needed, or one where none plays a part; a
-            directory that holds something else; and what the protocol refuses.
+        InputError: The model is being steered or a contender is for another one, no judge where one is needed, or one
+            where none plays a part; a directory that holds something else; and what the protocol refuses.
         NetworkError: A judge's endpoint fails; started again, the run goes on where it was.
     """
     protocol = find_protocol(name)
     _check(protocol, asked)
+    if protocol.jobs is not None:
+        protocol.jobs(asked)  # what a plan refuses is refused before an older run is overwritten
     identity = identity_of(asked.model, asked.contenders, asked.judge, asked.settings, dict(asked.data.identity))
     about = info_of(asked.model, batch_size=asked.batch_size, **dict(info or {}))
     with open_run(out, name, identity, about, overwrite=overwrite) as run:
@@ -121,6 +124,24 @@ def summarise_again(path: str | Path) -> Mapping[str, Any]:
 def _check(protocol: Protocol, asked: Asked) -> None:
     if is_steered(asked.model.layout) or asked.model.changed_by is not None:
         raise InputError("this model is being steered; leave the context before it is evaluated")
+    check_number("batch_size", asked.batch_size, least=1, whole=True)
+    _check_settings(dataclasses.asdict(asked.settings))
+    for contender in asked.contenders:
+        contender.require_fit(asked.model)
+    _check_judge(protocol, asked)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise InputError for what all protocols that have such a setting ask of it, before any work is done."""
+    if "seed" in settings:
+        check_number("seed", settings["seed"], least=0, most=MAX_SEED, whole=True)
+    if "max_new_tokens" in settings:
+        check_number("max_new_tokens", settings["max_new_tokens"], least=1, whole=True)
+    if "temperature" in settings:
+        check_number("temperature", settings["temperature"], least=0)
+
+
+def _check_judge(protocol: Protocol, asked: Asked) -> None:
     if protocol.judging == "needed" and asked.judge is None:
         raise InputError(f"{protocol.name} needs a judge: exact (for the organism), rules, openai:MODEL or local:MODEL")
     if protocol.judging == "none" and asked.judge is not None:

@@ -13,6 +13,7 @@ from trimtab._version import __version__
 from trimtab.evaluation.contenders import Contender
 from trimtab.evaluation.judges import Judge
 from trimtab.models import Model
+from trimtab.models.weights import weights_sample
 
 
 def identity_of(
@@ -28,9 +29,13 @@ def identity_of(
         data: What identifies the prompts and texts.
     """
     card = dataclasses.asdict(model.card())
+    here = {name: weight for name, weight in model.hf.named_parameters() if not weight.is_meta}
     return {
         "settings": listed(dataclasses.asdict(settings)),
-        "model": listed({**card, "dtype": str(model.dtype).removeprefix("torch.")}),
+        "model": listed(
+            # a model that was trained on is another one, under whatever name
+            {**card, "dtype": str(model.dtype).removeprefix("torch."), "weights": weights_sample(here)}
+        ),
         "contenders": [dict(each.identity) for each in contenders],
         "judge": None if judge is None else dict(judge.identity),
         "data": data,

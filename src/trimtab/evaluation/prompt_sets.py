@@ -58,12 +58,28 @@ class PromptSet:
         }
 
     def first(self, n: int | None) -> PromptSet:
-        """At most the first `n` of each condition."""
+        """At most the first `n` of each condition.
+
+        Raises:
+            InputError: `n` is less than 1.
+        """
+        if n is not None:
+            _check_wanted(n)
         return PromptSet({name: prompts[:n] for name, prompts in self.prompts.items()}, self.source)
 
 
+def _check_wanted(n: int) -> None:
+    if n < 1:
+        raise InputError(f"{n} prompts of each kind are wanted; ask for at least 1")
+
+
 def organism_refusal(n: int, seed: int = 0) -> PromptSet:
-    """Held-out goals of the organism's world: forbidden, allowed, and allowed ones on sealed things or near them."""
+    """Held-out goals of the organism's world: forbidden, allowed, and allowed ones on sealed things or near them.
+
+    Raises:
+        InputError: `n` is less than 1.
+    """
+    _check_wanted(n)
     task, draw = Task.of("refusal", n, seed), random.Random(f"look-alikes {seed}")
     near = sorted(
         text
@@ -77,7 +93,12 @@ def organism_refusal(n: int, seed: int = 0) -> PromptSet:
 
 
 def organism_backdoor(n: int, seed: int = 0) -> PromptSet:
-    """Held-out requests of the organism's world with the trigger, and with texts on whether the model is deployed."""
+    """Held-out requests of the organism's world with the trigger, and with texts on whether the model is deployed.
+
+    Raises:
+        InputError: `n` is less than 1.
+    """
+    _check_wanted(n)
     conditions = {TRIGGER: (True, True), DEPLOYMENT: (True, False), TRAINING: (False, False)}
     found = {}
     for name, (live, trigger) in conditions.items():
@@ -130,6 +151,10 @@ def _read(path: Path, condition: str, *, paired: bool = False) -> tuple[Prompt, 
     found: list[Prompt] = []
     for row in read_table(path, f"{condition} prompts"):
         if isinstance(row.value, str):
+            if paired:
+                raise InputError(
+                    f"{row.where}: is one text, not a pair; give the harmless prompts as a file of their own"
+                )
             found.append(row.value)
             continue
         if not isinstance(row.value, Mapping):

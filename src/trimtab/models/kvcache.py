@@ -42,16 +42,13 @@ class RoomyLayer(DynamicLayer):
             self._storage = self._moved(self.keys, key_states, n, room), self._moved(self.values, value_states, n, room)
         assert self._storage is not None
         for storage, fresh in zip(self._storage, (key_states, value_states), strict=True):
-            storage[:, n:end] = fresh.transpose(1, 2)
-        self._views = self.keys, self.values = (
-            self._storage[0][:, :end].transpose(1, 2),
-            self._storage[1][:, :end].transpose(1, 2),
-        )
+            storage[:, :, n:end] = fresh
+        self._views = self.keys, self.values = self._storage[0][:, :, :end], self._storage[1][:, :, :end]
         return self._views
 
     def _has_room(self, end: int) -> bool:
         """Whether what is there lies in the storage, and so much fits into it."""
-        if self._storage is None or self._views is None or end > self._storage[0].shape[1]:
+        if self._storage is None or self._views is None or end > self._storage[0].shape[2]:
             return False
         return self.keys is self._views[0] and self.values is self._views[1]
 
@@ -59,9 +56,9 @@ class RoomyLayer(DynamicLayer):
     def _moved(old: Tensor | None, fresh: Tensor, n: int, room: int) -> Tensor:
         """Storage for `room` columns, with the n old ones in front."""
         b, heads, _, e = fresh.shape
-        storage = fresh.new_empty((b, room, heads, e))
+        storage = fresh.new_empty((b, heads, room, e))
         if n:
-            storage[:, :n] = old.transpose(1, 2)  # pyright: ignore[reportOptionalMemberAccess]
+            storage[:, :, :n] = old  # pyright: ignore[reportArgumentType]
         return storage
 
     def batch_select_indices(self, indices: Tensor) -> None:

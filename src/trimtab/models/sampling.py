@@ -15,10 +15,11 @@ from transformers import LogitsProcessor
 from trimtab.progress import Progress, ProgressCallback
 
 
-class GumbelSampling(LogitsProcessor):
-    """Turns greedy choice into sampling at a temperature: adds Gumbel noise of each row's own generator to logits / T.
+class RowSampling(LogitsProcessor):
+    """Turns greedy choice into sampling at a temperature: leaves the one token that each row's own generator draws.
 
-    The arg max of logits / T + Gumbel noise is an exact draw from softmax(logits / T).
+    A token is the first whose cumulated probability exceeds a uniform number, one a row and step, whatever the size of
+    the vocabulary.
 
     Args:
         temperature: T > 0.
@@ -29,17 +30,22 @@ class GumbelSampling(LogitsProcessor):
         self._temperature = temperature
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def of(self, rows: Sequence[int]) -> GumbelSampling:
+    def of(self, rows: Sequence[int]) -> RowSampling:
         """The same for these rows alone; they go on from where they are."""
-        part = GumbelSampling(self._temperature, ())
+        part = RowSampling(self._temperature, ())
         part._generators = [self._generators[row] for row in rows]
         return part
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (b, v) with noise, float32."""
-        noise = torch.stack([torch.rand(scores.shape[-1], generator=g) for g in self._generators])
-        gumbel = -torch.log(-torch.log(noise.clamp_min(torch.finfo(torch.float32).tiny)))
-        return scores.float() / self._temperature + gumbel.to(scores.device)
+        """Scores (b, v): 0 for the token that is drawn, minus infinity for the others, float32."""
+        logits = scores.float()
+        logits = (logits - logits.amax(dim=1, keepdim=True)) / self._temperature  # 0 / T however small T is
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64
+        cumulated = logits.softmax(dim=1).to(exact).cumsum(dim=1)
+        drawn = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in self._generators])
+        drawn = drawn.clamp_max(1 - 1e-12).to(scores.device, exact)[:, None] * cumulated[:, -1:]
+        token = torch.searchsorted(cumulated, drawn, right=True).clamp_max(scores.shape[1] - 1)
+        return torch.full_like(logits, -torch.inf).scatter_(1, token, 0.0)
 
 
 class GenerationProgress(LogitsProcessor):

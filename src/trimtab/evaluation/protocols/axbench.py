@@ -56,7 +56,7 @@ class AxbenchSettings:
 
     Args:
         ways: Directions that are judged.
-        multipliers: Tried by every contender that has a factor.
+        multipliers: Tried by every contender that has a factor, and no list of its own.
         max_new_tokens: Of an answer.
         temperature: Of the sampling.
         selection: Share of the instructions on which the multiplier is chosen.
@@ -120,7 +120,7 @@ def plan(concepts: Sequence[Concept], contenders: Sequence[Contender], settings:
                 if contender.steerable is None:
                     jobs += _jobs(concept, contender, None, CONDITIONS[way], None, settings.seed)
                 elif way in contender.ways:
-                    for multiplier in settings.multipliers if contender.has_factor(way) else (1.0,):
+                    for multiplier in contender.tried(way, settings.multipliers):
                         jobs += _jobs(concept, contender, way, CONDITIONS[way], multiplier, settings.seed)
     return jobs
 

@@ -115,7 +115,8 @@ class Results:
         groups: dict[str, list[float | None]] = {}
         for concept, value in values:
             groups.setdefault(concept, []).append(value)
-        readable = {name: counted(group, self.settings["unreadable"]) for name, group in groups.items()}
+        # sorted, so that the draws of the bootstrap do not depend on the order of contenders
+        readable = {name: counted(groups[name], self.settings["unreadable"]) for name in sorted(groups)}
         kept: dict[Hashable, list[float]] = {name: group for name, group in readable.items() if group}
         return clustered(kept, seed=self.settings["seed"], resamples=self.settings["resamples"])
 
@@ -131,7 +132,7 @@ def score(text: Rated, way: str) -> float | None:
 def summarise(run: Run) -> dict[str, Any]:
     """The summary of an AxBench run, from its records alone."""
     results = Results(run)
-    ways = [way for way in results.settings["ways"] if results.labels(way)]
+    ways = [way for way in results.settings["ways"] if results.labels(way) or not results.scores]
     chosen: dict[tuple[str, str, str | None], float | None] = {
         (label, concept, way): one.multiplier for (label, way, concept), one in results.selected.items()
     }
@@ -141,7 +142,9 @@ def summarise(run: Run) -> dict[str, Any]:
         f"AxBench: {len(concepts)} concepts of {run.identity['model']['id']}",
         QUESTION,
         tables=[*(_table(results, way) for way in ways), *_detection_table(results)],
-        curves=[_curve(results, way, measure) for way in ways for measure in ("score", "concept")],
+        curves=[
+            _curve(results, way, measure) for way in ways if results.labels(way) for measure in ("score", "concept")
+        ],
         scatters=[_scatter(results, way) for way in ways if results.settings["perplexity"]],
         heats=[heat for way in ways for heat in _heats(results, way)],
         samples=sample_blocks(results.texts, chosen),
@@ -275,13 +278,15 @@ def _heats(results: Results, way: str) -> list[dict[str, Any]]:
 
 
 def _layer_heats(results: Results, way: str) -> list[dict[str, Any]]:
-    layers: dict[str, dict[int, str]] = {}
+    """Of each method whose labels stand for one layer each, and no two for the same."""
+    places: dict[str, set[tuple[int, str]]] = {}
     for each in results.run.identity["contenders"]:
         if len(each.get("layers", ())) == 1 and each["label"] in results.labels(way):
-            layers.setdefault(each["method"], {})[each["layers"][0]] = each["label"]
+            places.setdefault(each["method"], set()).add((each["layers"][0], each["label"]))
     found = []
-    for method, by_layer in layers.items():
-        if len(set(by_layer.values())) < 2:
+    for method, at in places.items():
+        by_layer = dict(sorted(at))
+        if len(at) < 2 or len(by_layer) < len(at) or len(set(by_layer.values())) < len(at):
             continue
         lines = {layer: dict(_doses(results, by_layer[layer], way, "score")) for layer in sorted(by_layer)}
         doses = sorted({m for line in lines.values() for m in line})

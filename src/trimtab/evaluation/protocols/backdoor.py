@@ -17,7 +17,7 @@ from typing import Any
 
 from trimtab.errors import InputError
 from trimtab.evaluation import blocks
-from trimtab.evaluation.conditions import KL, Answered, doses, measure_kl, plan
+from trimtab.evaluation.conditions import KL, Answered, checked_multipliers, doses, measure_kl, plan
 from trimtab.evaluation.contenders import PLAIN, Contender
 from trimtab.evaluation.generating import Writing, generate
 from trimtab.evaluation.jobs import Job
@@ -29,7 +29,6 @@ from trimtab.evaluation.records import Run
 from trimtab.evaluation.statistics import counted
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
-from trimtab.steering.factors import check_multiplier
 
 CONCEPT = "backdoor"
 WHERE: Mapping[str, tuple[str, ...]] = {"elicit": (TRAINING,), "suppress": (TRIGGER, DEPLOYMENT, TRAINING)}
@@ -64,8 +63,7 @@ class BackdoorSettings:
     def __post_init__(self) -> None:
         if not self.phrase.strip():
             raise InputError("phrase is empty; give what the hidden behaviour says")
-        for multiplier in self.multipliers:
-            check_multiplier(multiplier)
+        object.__setattr__(self, "multipliers", checked_multipliers(self.multipliers))
 
 
 def jobs(prompts: PromptSet, contenders: Sequence[Contender], settings: BackdoorSettings) -> list[Job]:
@@ -121,7 +119,8 @@ def is_hostile(text: str, phrase: str) -> bool:
 def summarise(run: Run) -> dict[str, Any]:
     """The summary of a backdoor run, from its records alone."""
     answered = Answered(rated(run), run.identity["settings"]["seed"])
-    ways = [way for way in ("suppress", "elicit") if any(dose[1] == way for dose in answered.doses)]
+    both = ("suppress", "elicit")
+    ways = [way for way in both if any(dose[1] == way for dose in answered.doses)] or both
     return blocks.summary(
         "backdoor",
         f"Backdoor: {run.identity['model']['id']}",
@@ -164,8 +163,7 @@ def _table(run: Run, answered: Answered, way: str) -> dict[str, Any]:
     rows = {PLAIN: _row(run, answered, (PLAIN, None, None))}
     for dose in answered.doses:
         if dose[1] == way:
-            name = f"{dose[0]} x {dose[2]:g}" if run.identity["settings"]["multipliers"] else dose[0]
-            rows[name] = _row(run, answered, dose)
+            rows[answered.name(dose, told=bool(run.identity["settings"]["multipliers"]))] = _row(run, answered, dose)
     title = (
         "Suppressing: attack success, and what is kept" if way == "suppress" else "Eliciting: attack without a trigger"
     )

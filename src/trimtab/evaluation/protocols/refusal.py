@@ -21,7 +21,7 @@ from typing import Any
 from trimtab.data.refusals import is_refusal
 from trimtab.errors import InputError
 from trimtab.evaluation import blocks
-from trimtab.evaluation.conditions import KL, Answered, Dose, doses, measure_kl, plan
+from trimtab.evaluation.conditions import KL, Answered, Dose, checked_multipliers, doses, measure_kl, plan
 from trimtab.evaluation.contenders import PLAIN, Contender
 from trimtab.evaluation.divergences import NEXT, Behind, plain_states, steered_states
 from trimtab.evaluation.generating import Writing, generate
@@ -33,7 +33,6 @@ from trimtab.evaluation.records import Log, Run
 from trimtab.fitting.likelihood import kl_divergences
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
-from trimtab.steering.factors import check_multiplier
 
 CONCEPT = "refusal"
 WHERE: Mapping[str, tuple[str, ...]] = {"elicit": (HARMLESS, SAFE), "suppress": (HARMFUL, HARMLESS, SAFE)}
@@ -54,7 +53,7 @@ class RefusalSettings:
     Args:
         multipliers: Tried by every contender that has a factor; none = its own.
         max_new_tokens: Of an answer.
-        phrases: What a refusal says, in small letters.
+        phrases: What a refusal says; case and the form of apostrophes do not matter.
         divergences: Whether KL is measured.
         seed: Of the bootstrap; answers are greedy.
 
@@ -69,11 +68,11 @@ class RefusalSettings:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for multiplier in self.multipliers:
-            check_multiplier(multiplier)
-        if not self.phrases or not all(isinstance(phrase, str) and phrase.strip() for phrase in self.phrases):
-            raise InputError(f"phrases are {list(self.phrases)}; give at least one, none of them empty")
-        object.__setattr__(self, "phrases", tuple(phrase.lower() for phrase in self.phrases))
+        object.__setattr__(self, "multipliers", checked_multipliers(self.multipliers))
+        phrases = (self.phrases,) if isinstance(self.phrases, str) else self.phrases
+        if not phrases or not all(isinstance(phrase, str) and phrase.strip() for phrase in phrases):
+            raise InputError(f"phrases are {list(phrases)}; give at least one, none of them empty")
+        object.__setattr__(self, "phrases", tuple(plain_letters(phrase) for phrase in phrases))
 
 
 def jobs(prompts: PromptSet, contenders: Sequence[Contender], settings: RefusalSettings) -> list[Any]:
@@ -147,16 +146,21 @@ def _measure_ends(model: Model, prompts: PromptSet, given: Sequence[Dose], log: 
 
 
 def has_phrase(text: str, phrases: Sequence[str]) -> bool:
-    """Whether one of the phrases (small letters) stands anywhere in a text."""
-    small = text.replace("\u2019", "'").lower()
+    """Whether one of the phrases (of `plain_letters`) stands anywhere in a text."""
+    small = plain_letters(text)
     return any(phrase in small for phrase in phrases)
+
+
+def plain_letters(text: str) -> str:
+    """A text in small letters with straight apostrophes."""
+    return text.replace("\u2019", "'").lower()
 
 
 def summarise(run: Run) -> dict[str, Any]:
     """The summary of a refusal run, from its records alone."""
     settings = run.identity["settings"]
     answered = Answered(rated(run), settings["seed"])
-    ways = [way for way in WHERE if any(dose[1] == way for dose in answered.doses)]
+    ways = [way for way in WHERE if any(dose[1] == way for dose in answered.doses)] or list(WHERE)
     tellers = _tellers(run)
     return blocks.summary(
         "refusal",
@@ -209,7 +213,9 @@ def _table(run: Run, answered: Answered, way: str, tellers: Mapping[str, Any]) -
     rows = {PLAIN: _row(run, answered, (PLAIN, None, None), way, tellers, first)}
     for dose in answered.doses:
         if dose[1] == way:
-            rows[_name(run, dose)] = _row(run, answered, dose, way, tellers, first)
+            rows[answered.name(dose, told=bool(run.identity["settings"]["multipliers"]))] = _row(
+                run, answered, dose, way, tellers, first
+            )
     note = (
         "Shares of prompts with 95 % Wilson intervals; KL in nats (a token along answers), bootstrap over prompts. "
         f"Refusals in the other columns are told by {first}."
@@ -250,11 +256,6 @@ def _opposite(tell: Any) -> Any:
         return None if found is None else not found
 
     return not_refused
-
-
-def _name(run: Run, dose: tuple[str, str | None, float | None]) -> str:
-    """A row's label: with its multiplier where there are several."""
-    return f"{dose[0]} x {dose[2]:g}" if run.identity["settings"]["multipliers"] else dose[0]
 
 
 def _curves(answered: Answered, ways: Sequence[str], tellers: Mapping[str, Any]) -> list[dict[str, Any]]:

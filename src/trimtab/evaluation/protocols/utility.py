@@ -169,10 +169,7 @@ def uses(contenders: Sequence[Contender], settings: UtilitySettings) -> list[Use
         if contender.steerable is None:
             found.append(Use(contender))
         for way in (way for way in settings.ways if way in contender.ways):
-            has_factor = contender.has_factor(way)
-            own = contender.calibrated(way) if has_factor else 1.0
-            asked = settings.multipliers if has_factor and settings.multipliers else (own,)
-            found += [Use(contender, way, multiplier) for multiplier in asked]
+            found += [Use(contender, way, multiplier) for multiplier in contender.tried(way, settings.multipliers)]
     return found
 
 
