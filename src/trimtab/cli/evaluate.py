@@ -330,6 +330,93 @@ def utility(
     run("utility", common, Judging(), {}, settings, more)
 
 
+@app.command()
+def faithfulness(
+    model: ModelName,
+    out: Out,
+    vectors: Vectors = None,
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="FILE", help="organism, or a file of prompts of another kind.")
+    ] = ORGANISM,
+    texts: Annotated[str | None, typer.Option("--texts", metavar="FILE", help="Running texts, as they stand.")] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option("--pairs", metavar="P", help="Held-out contrast pairs, for preference and utility odds."),
+    ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option("--training", metavar="P", help="The pairs they were fitted to, for how stable directions are."),
+    ] = None,
+    stability: Annotated[
+        int, typer.Option("--stability", metavar="N", help="Fits on other samples and seeds, so many of each.")
+    ] = 0,
+    n: Annotated[int, typer.Option("--n", metavar="N", help="Most prompts, texts and pairs.")] = 32,
+    concept: Concept = None,
+    multipliers: Multipliers = None,
+    scale: Scale = "gap",
+    max_new_tokens: MaxNewTokens = None,
+    seed: Seed = None,
+    batch_size: BatchSize = 32,
+    more: SetOption = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    source_tokens: SourceTokens = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+) -> None:
+    """How far does steering move what it has no business with? Divergences, odds, stability, controls, dose by dose."""
+    common = Common(
+        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        dry_run, overwrite, json_output,
+    )  # fmt: skip
+    source = given(prompts=prompts, texts=texts, pairs=pairs, training=training, n=n, seed=seed)
+    settings = given(
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        multipliers=parse_multipliers(multipliers),
+        stability=stability or None,
+    )
+    run("faithfulness", common, Judging(), source, settings, more)
+
+
+@app.command()
+def steerability(
+    model: ModelName,
+    out: Out,
+    vectors: Vectors = None,
+    texts: Annotated[
+        str, typer.Option("--texts", metavar="FILE", help="organism, or a file of texts to be rewritten.")
+    ] = ORGANISM,
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", metavar="FILE", help="Texts that the goals' scales are read from.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", metavar="N", help="Source texts.")] = 48,
+    gains: Annotated[
+        str | None, typer.Option("--gains", metavar="G,G,...", help="Multiplier a unit of the shift that is asked for.")
+    ] = None,
+    concept: Concept = None,
+    scale: Scale = "gap",
+    max_new_tokens: MaxNewTokens = None,
+    seed: Seed = None,
+    batch_size: BatchSize = 32,
+    more: SetOption = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    source_tokens: SourceTokens = None,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+) -> None:
+    """Asked to move a text towards a goal, how far does it go, and what else moves? One vector a goal."""
+    common = Common(
+        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        False, overwrite, json_output,
+    )  # fmt: skip
+    source = given(texts=texts, corpus=corpus, n=n, seed=seed)
+    asked = None if gains is None else _numbers("--gains", gains)
+    run("steerability", common, Judging(), source, given(max_new_tokens=max_new_tokens, seed=seed, gains=asked), more)
+
+
 def run(
     name: str,
     common: Common,

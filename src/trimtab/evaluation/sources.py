@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from trimtab.data import load_pairs
 from trimtab.errors import InputError
 from trimtab.evaluation.concept_sources import ORGANISM, ConceptSet, load_concepts
 from trimtab.evaluation.contenders import Contender, concepts_of
@@ -17,6 +18,11 @@ from trimtab.evaluation.prompt_sets import (
     organism_backdoor,
     organism_refusal,
     refusal_files,
+)
+from trimtab.evaluation.protocols.faithfulness_data import (
+    FaithfulnessData,
+    faithfulness_files,
+    organism_faithfulness,
 )
 from trimtab.evaluation.protocols.utility import UtilityData, UtilitySettings, load_utility
 
@@ -249,3 +255,53 @@ class SteerabilitySource:
     def smoked(self) -> SteerabilitySource:
         """The organism's, six of them."""
         return SteerabilitySource(n=6)
+
+
+@dataclass(frozen=True)
+class FaithfulnessSource:
+    """Material that has nothing to do with the concepts, and pairs that have.
+
+    Args:
+        prompts: `organism`, or a file of prompts of another kind.
+        texts: A file of running texts, one each; None = none. The organism has none.
+        pairs: Held-out contrast pairs, for preference and utility odds; None = not measured. The organism has its own.
+        training: The pairs that the vectors were fitted to, for the stability of their directions; likewise.
+        n: Most prompts, texts and pairs.
+        seed: Of what is drawn.
+    """
+
+    prompts: str = ORGANISM
+    texts: str | None = None
+    pairs: str | None = None
+    training: str | None = None
+    n: int = 32
+    seed: int = 0
+
+    @property
+    def is_organism(self) -> bool:
+        """Whether they are of the organism's world."""
+        return self.prompts == ORGANISM
+
+    def load(self, settings: Any, contenders: Sequence[Contender]) -> FaithfulnessData:
+        """The material."""
+        if self.is_organism:
+            return organism_faithfulness(concepts_of(contenders), self.n, self.seed)
+        pairs, training = (
+            None if source is None else {name: load_pairs(source, concept=name) for name in concepts_of(contenders)}
+            for source in (self.pairs, self.training)
+        )
+        return faithfulness_files(self.prompts, self.texts, pairs, training, n=self.n)
+
+    def beside(self, folder: Path) -> FaithfulnessSource:
+        """The same with relative paths taken from a folder."""
+        return replace(
+            self,
+            prompts=str(_beside(folder, self.prompts, (ORGANISM,))),
+            texts=_beside(folder, self.texts),
+            pairs=_beside(folder, self.pairs),
+            training=_beside(folder, self.training),
+        )
+
+    def smoked(self) -> FaithfulnessSource:
+        """The organism's, four of each."""
+        return FaithfulnessSource(n=4)

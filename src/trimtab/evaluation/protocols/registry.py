@@ -12,6 +12,8 @@ from trimtab.evaluation.protocols import (
     axbench,
     axbench_summary,
     backdoor,
+    faithfulness,
+    faithfulness_summary,
     refusal,
     steerability,
     steerability_summary,
@@ -54,6 +56,15 @@ def _backdoor_jobs(asked: Asked) -> Sequence[Job]:
 def _utility(asked: Asked, run: Run) -> None:
     more = {"batch_size": asked.batch_size, "progress": asked.progress}
     utility.run_utility(asked.model, asked.data, asked.contenders, asked.settings, run, **more)
+
+
+def _faithfulness(asked: Asked, run: Run) -> None:
+    more = {"batch_size": asked.batch_size, "progress": asked.progress}
+    faithfulness.run_faithfulness(asked.model, asked.data, asked.contenders, asked.settings, run, **more)
+
+
+def _faithfulness_jobs(asked: Asked) -> Sequence[Job]:
+    return faithfulness.plan(asked.data, faithfulness.doses(asked.contenders, asked.settings), asked.settings)
 
 
 def _steerability(asked: Asked, run: Run) -> None:
@@ -107,6 +118,17 @@ _ALL = (
         _utility,
         utility_summary.summarise,
         smoke={"tasks": (), "choices": 8, "resamples": 50},
+    ),
+    Protocol(
+        "faithfulness",
+        "How far does steering move what it has no business with, dose by dose?",
+        faithfulness.FaithfulnessSettings,
+        sources.FaithfulnessSource,
+        "none",
+        _faithfulness,
+        faithfulness_summary.summarise,
+        jobs=_faithfulness_jobs,
+        smoke={"multipliers": (1.0, 2.0), "max_new_tokens": 8, "resamples": 50},
     ),
     Protocol(
         "steerability",
