@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ def main() -> None:
             rates[name].append(len(jobs) / seconds)
     medians = {name: statistics.median(found) for name, found in rates.items()}
     same = sum(texts["mixed"][name] == text for name, text in texts["one at a time"].items())
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "rows": len(jobs),
@@ -72,7 +73,13 @@ def main() -> None:
                 "batch_size": options.batch_size,
             }
         )
+        + "\n"
     )
+
+
+def _vector(model: tt.Model, concept: str) -> tt.SteeringVector:
+    pairs = tt.load_pairs(concept)[:PAIRS]
+    return tt.fit("diffmean", model, pairs, layer=LAYER % model.n_blocks, calibrate=False)
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -183,7 +183,7 @@ def axbench(
         tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         dry_run, overwrite, json_output, tuple(only or ()),
     )  # fmt: skip
-    judging = Judging.of(judge or ("exact" if concepts == ORGANISM else None), judge_url, judge_set)
+    judging = Judging.of(_spec(judge, concepts), judge_url, judge_set)
 
     source = given(
         concepts=concepts, only=tuple(only or ()), prompts=prompts, instructions=instructions, place=place, seed=seed
@@ -232,7 +232,7 @@ def refusal(
         tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         dry_run, overwrite, json_output,
     )  # fmt: skip
-    judging = Judging.of(judge or ("exact" if harmful == ORGANISM else None), judge_url, judge_set)
+    judging = Judging.of(_spec(judge, harmful), judge_url, judge_set)
 
     source = given(harmful=harmful, harmless=harmless, safe=safe, prompts=prompts, seed=seed)
     settings = given(max_new_tokens=max_new_tokens, seed=seed, multipliers=parse_multipliers(multipliers))
@@ -276,7 +276,7 @@ def backdoor(
         tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         dry_run, overwrite, json_output,
     )  # fmt: skip
-    judging = Judging.of(judge or ("exact" if trigger == ORGANISM else None), judge_url, judge_set)
+    judging = Judging.of(_spec(judge, trigger), judge_url, judge_set)
 
     source = given(trigger=trigger, training=training, deployment=deployment, prompts=prompts, seed=seed)
     settings = given(max_new_tokens=max_new_tokens, seed=seed, multipliers=parse_multipliers(multipliers))
@@ -451,6 +451,11 @@ def run(
         emit_json({"run": str(common.out), "protocol": name, "tables": summary["tables"], "counts": summary["counts"]})
     else:
         print_summary(summary, common.out)
+
+
+def _spec(judge: str | None, data: str) -> str | None:
+    """The judge that was asked for, or for the organism's own prompts the exact one."""
+    return "exact" if judge is None and data == ORGANISM else judge
 
 
 def _judge(judging: Judging, common: Common, model: "Model") -> Any:

@@ -4,7 +4,7 @@
     model       name, and perhaps dtype, revision, source_tokens, blocks, family
     pairs       contrast data: a built-in name, a path, hub:owner/name; {concept} stands for the concept's name
     concepts    names or numbers; none = all that the pairs have
-    contenders  label: {method, layer, settings, calibrate, scale, pairs, multipliers, prefix}
+    contenders  label: {method, layer, settings, calibrate, scale, pairs, concepts, multipliers, prefix}
     evaluations name: {protocol, contenders, data, settings, judge}
 
 Running one is `trimtab.evaluation.recipe_run`.
@@ -31,6 +31,7 @@ from trimtab.evaluation.recipe_specs import (
     JudgeSpec,
     ModelSpec,
     PairsSpec,
+    read_concepts,
     read_contender,
     read_evaluation,
     read_model,
@@ -46,9 +47,11 @@ KEYS = (*FOR_PEOPLE, "model", "pairs", "concepts", "contenders", "evaluations")
 VECTORS, MODEL, PAGE, CACHE = "vectors", "model", "report.html", "judge-cache"
 """What the folder of a recipe holds besides its evaluations."""
 SMOKE_CONCEPTS, SMOKE_LAYERS, SMOKE_MULTIPLIERS = ("sea", "past-tense"), 4, 2
+SMOKE_TRAITS = ("refusal", "backdoor")
+"""Protocols that are about a concept of the same name."""
 SMOKE_SETTINGS: Mapping[str, Any] = {"epochs": 1, "batch_size": 4, "max_response_tokens": 8}
 """Of every method that has them."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._@+-]*[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Recipe:
             {key: found[key] for key in FOR_PEOPLE if key in found},
             read_model("model", found["model"]),
             read_pairs("pairs", found["pairs"]),
-            _concepts(found.get("concepts")),
+            read_concepts("concepts", found.get("concepts")),
             _named("contenders", found["contenders"], read_contender, (PLAIN,)),
             _named("evaluations", found["evaluations"], read_evaluation, (VECTORS, MODEL, PAGE, CACHE)),
         )
@@ -148,14 +151,12 @@ class Recipe:
             raise InputError(f"model.family is {family!r}; a smoke run needs one of {', '.join(FAMILIES)}")
         if not (folder / "config.json").exists():
             make_tiny_model(folder, family=family, n_blocks=SMOKE_LAYERS, overwrite=True)
-        kinds = {one.protocol for one in self.evaluations.values()}
-        trait = next((name for name in ("refusal", "backdoor") if name in kinds), None)
         return replace(
             self,
             model=ModelSpec(str(folder)),
             pairs=PairsSpec(CONCEPT),
-            concepts=SMOKE_CONCEPTS if trait is None else (trait,),
-            contenders={label: self._smoked_contender(one) for label, one in self.contenders.items()},
+            concepts=(),
+            contenders={label: self._smoked_contender(label, one) for label, one in self.contenders.items()},
             evaluations={
                 name: replace(
                     one,
@@ -167,11 +168,14 @@ class Recipe:
             },
         )
 
-    def _smoked_contender(self, one: ContenderSpec) -> ContenderSpec:
+    def _smoked_contender(self, label: str, one: ContenderSpec) -> ContenderSpec:
+        seen = {each.protocol for each in self.evaluations.values() if not each.contenders or label in each.contenders}
+        trait = next((name for name in SMOKE_TRAITS if name in seen), None)
         known = {each.name for each in dataclasses.fields(find_method(one.method).settings)}
         return replace(
             one,
             pairs=None,
+            concepts=SMOKE_CONCEPTS if trait is None else (trait,),
             layer=one.layer if one.layer is None or isinstance(one.layer, str) else self._smoked_layers(one.layer),
             settings={**one.settings, **{name: value for name, value in SMOKE_SETTINGS.items() if name in known}},
             multipliers=one.multipliers[:SMOKE_MULTIPLIERS],
@@ -185,20 +189,6 @@ class Recipe:
         return scaled[0] if len(scaled) == 1 else tuple(scaled)
 
 
-def _concepts(found: Any) -> tuple[str, ...]:
-    """Names or numbers of concepts, as texts."""
-    if found is None:
-        return ()
-    if not isinstance(found, list) or not all(
-        isinstance(name, (str, int)) and not isinstance(name, bool) for name in found
-    ):
-        raise InputError(f"concepts is {found!r}; give a list of names or numbers, or leave it out for all")
-    names = tuple(str(name) for name in found)
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"concepts holds {twice!r} twice; name each once")
-    return names
-
-
 def _named(where: str, found: Any, read: Callable[[str, Any], T], taken: tuple[str, ...]) -> dict[str, T]:
     """Parts by name; a name is also that of a folder."""
     if not isinstance(found, Mapping):
@@ -206,7 +196,8 @@ def _named(where: str, found: Any, read: Callable[[str, Any], T], taken: tuple[s
     for name in found:
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in taken:
             raise InputError(
-                f"{where}: {name!r} cannot be a name; use letters, digits, dots and dashes, and not {', '.join(taken)}"
+                f"{where}: {name!r} cannot be a name; use letters, digits, spaces, dots and dashes, but not "
+                f"{', '.join(taken)}"
             )
     return {name: read(f"{where}.{name}", one) for name, one in found.items()}
 

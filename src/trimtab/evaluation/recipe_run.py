@@ -102,7 +102,7 @@ class _Fits:
         shelf, done, found = _Shelf(), dict[str, Steerable](), list[Contender]()
         for label, one in self.recipe.contenders.items():
             source = one.pairs or self.recipe.pairs
-            for concept in self.recipe.concepts or shelf.names(source):
+            for concept in one.concepts or self.recipe.concepts or shelf.names(source):
                 pairs = shelf.pairs(source, concept)[: self.most]
                 origin = self._origin(one, source, concept, pairs)
                 if origin not in done:

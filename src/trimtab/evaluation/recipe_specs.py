@@ -95,6 +95,7 @@ class ContenderSpec:
         calibrate: Whether its multipliers are looked for.
         scale: What they move along: `gap` or `published`.
         pairs: Contrast data of its own, for methods that learn from others.
+        concepts: Names or numbers of its own; none = the recipe's.
         multipliers: Tried with it, whatever the protocols try with others; none = what they try.
         prefix: Whether the template's prefix is steered too, as AxBench does (training never sees it steered).
 
@@ -108,6 +109,7 @@ class ContenderSpec:
     calibrate: bool = False
     scale: str = "gap"
     pairs: PairsSpec | None = None
+    concepts: tuple[str, ...] = ()
     multipliers: tuple[float, ...] = ()
     prefix: bool = False
 
@@ -198,6 +200,20 @@ def read_pairs(where: str, found: Any) -> PairsSpec:
     return PairsSpec(found) if isinstance(found, str) and found else _spec(PairsSpec, where, found, "a text or keys")
 
 
+def read_concepts(where: str, found: Any) -> tuple[str, ...]:
+    """Names or numbers of concepts, as texts; none where none are given."""
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(
+        isinstance(name, (str, int)) and not isinstance(name, bool) for name in found
+    ):
+        raise InputError(f"{where} is {found!r}; give a list of names or numbers, or leave it out for all")
+    names = tuple(str(name) for name in found)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{where} holds {twice!r} twice; name each once")
+    return names
+
+
 def read_model(where: str, found: Any) -> ModelSpec:
     """A model from its name, or from keys and values."""
     return ModelSpec(found) if isinstance(found, str) else _spec(ModelSpec, where, found, "a name or keys and values")
@@ -205,8 +221,10 @@ def read_model(where: str, found: Any) -> ModelSpec:
 
 def read_contender(where: str, found: Any) -> ContenderSpec:
     """A contender from keys and values."""
-    if isinstance(found, Mapping) and found.get("pairs") is not None:
-        found = {**found, "pairs": read_pairs(f"{where}.pairs", found["pairs"])}
+    if isinstance(found, Mapping):
+        found = {**found, "concepts": read_concepts(f"{where}.concepts", found.get("concepts"))}
+        if found.get("pairs") is not None:
+            found["pairs"] = read_pairs(f"{where}.pairs", found["pairs"])
     return _spec(ContenderSpec, where, found)
 
 

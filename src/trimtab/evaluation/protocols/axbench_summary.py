@@ -139,7 +139,7 @@ def summarise(run: Run) -> dict[str, Any]:
     concepts = {text["concept"] for text in results.texts}
     return blocks.summary(
         "axbench",
-        f"AxBench: {len(concepts)} concepts of {run.identity['model']['id']}",
+        f"AxBench: {len(concepts)} concept{'s' if len(concepts) > 1 else ''} of {run.identity['model']['id']}",
         QUESTION,
         tables=[*(_table(results, way) for way in ways), *_detection_table(results)],
         curves=[
@@ -239,7 +239,7 @@ def _curve(results: Results, way: str, measure: str) -> dict[str, Any]:
     lines = [blocks.series(label, _doses(results, label, way, measure)) for label in results.labels(way)]
     note = "All prompts, both halves; bands are 95 % over concepts. One point: it has no multiplier."
     return blocks.curve(
-        f"{way}-{measure}", f"{TITLE[way]}: {measure} by multiplier", note, "multiplier", f"{measure} (0 to 2)", lines
+        f"{way}-{measure}", f"{TITLE[way]}, {measure} by multiplier", note, "multiplier", f"{measure} (0 to 2)", lines
     )
 
 
@@ -253,7 +253,7 @@ def _scatter(results: Results, way: str) -> dict[str, Any]:
             points.append(blocks.point(label, cost, effect))
     note = "Perplexity is the plain model's, of the answer alone behind the prompt: how surprising it finds the text."
     return blocks.scatter(
-        f"{way}-effect", f"{TITLE[way]}: effect against surprise", note, "perplexity", "score (0 to 2)", points
+        f"{way}-effect", f"{TITLE[way]}, effect against surprise", note, "perplexity", "score (0 to 2)", points
     )
 
 
@@ -269,7 +269,7 @@ def _heats(results: Results, way: str) -> list[dict[str, Any]]:
             [_mean(results, results.scores[label, way, concept].get(m, {}).values()) for m in doses]
             for concept in concepts
         ]
-        title = f"{TITLE[way]}: {label}, concept by multiplier"
+        title = f"{TITLE[way]}, {label}: concept by multiplier"
         names = ("concept", "multiplier")
         found.append(
             blocks.heat(f"{way}-{label}", title, "Mean score, both halves.", names, concepts, _words(doses), values)
@@ -291,7 +291,7 @@ def _layer_heats(results: Results, way: str) -> list[dict[str, Any]]:
         lines = {layer: dict(_doses(results, by_layer[layer], way, "score")) for layer in sorted(by_layer)}
         doses = sorted({m for line in lines.values() for m in line})
         values = [[line[m].value if m in line else None for m in doses] for line in lines.values()]
-        title = f"{TITLE[way]}: {method}, layer by multiplier"
+        title = f"{TITLE[way]}, {method}: layer by multiplier"
         found.append(
             blocks.heat(
                 f"{way}-{method}-layers",
