@@ -1,13 +1,20 @@
 """`trimtab eval`, `report` and `compare` as a user types them: what they print, leave and refuse."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
 import trimtab as tt
 from trimtab.cli.evaluate import app
 from trimtab.cli.main import main
-from trimtab.evaluation.records import CONFIG, SUMMARY
+from trimtab.errors import InputError
+from trimtab.evaluation.identity import identity_of
+from trimtab.evaluation.protocols.refusal import RefusalSettings
+from trimtab.evaluation.records import CONFIG, SUMMARY, Run, open_run
+from trimtab.models.tiny import make_tiny_model
 
 SMALL = {
     "axbench": ("--prompts", 2, "--multipliers", "1,2", "--max-new-tokens", 6),
@@ -88,7 +95,7 @@ class TestRuns:
         assert found["run"] == str(runs[name])
         assert found["tables"] == summary["tables"] != []
         assert found["counts"] == summary["counts"]
-        assert any(row["label"] == "diffmean" for row in found["tables"][0]["rows"])
+        assert any("diffmean" in row["label"] for table in found["tables"] for row in table["rows"])
 
     @pytest.mark.parametrize("name", DRY)
     def test_a_dry_run_tells_the_texts_that_are_written_and_writes_none(self, capsys, vector, runs, tmp_path, name):
@@ -131,16 +138,16 @@ class TestRuns:
         assert [each["concept"] for each in identity["contenders"]] == ["night"]
         assert [each["name"] for each in identity["data"]["concepts"]] == ["night"]
 
-    def test_a_number_names_a_concept_of_a_file(self, vector, tmp_path):
-        (tmp_path / "concepts.jsonl").write_text(
-            '{"concept": "night", "concept_id": 4}\n{"concept": "sea", "concept_id": 9}\n'
-        )
-        (tmp_path / "asked.txt").write_text("Tell me about the otter.\nTell me about the moon.\n")
-        line = words_of("axbench", vector, tmp_path / "run", "--concepts", tmp_path / "concepts.jsonl", "--only", "9")
-        line += ["--instructions", str(tmp_path / "asked.txt"), "--judge", "local:organism"]
-        assert main(line) == 0
-        identity = json.loads((tmp_path / "run" / CONFIG).read_text())["identity"]
-        assert [each["concept"] for each in identity["contenders"]] == ["sea"]
+    def test_a_number_names_a_concept_of_a_file(self, capsys, vector, tmp_path):
+        concepts, asked = tmp_path / "concepts.jsonl", tmp_path / "asked.txt"
+        concepts.write_text('{"concept": "night", "concept_id": 4}\n{"concept": "sea", "concept_id": 9}\n')
+        asked.write_text("Tell me about the otter.\nTell me about the moon.\n")
+        line = words_of("axbench", vector, tmp_path / "run", "--concepts", concepts, "--instructions", asked)
+        line += ["--judge", "openai:m", "--judge-url", "http://localhost/v1", "--dry-run", "--json"]
+        for named, texts in (("9", 2 * 2 + 2 * 2 * 2), ("sea", 2 * 2 + 2 * 2 * 2), ("4", 2 * 2)):
+            capsys.readouterr()
+            assert main([*line, "--only", named]) == 0  # the plain model, and the vector if it is for that concept
+            assert json.loads(capsys.readouterr().out)["generations"] == texts
 
     def test_settings_as_they_are_typed(self, vector, tmp_path):
         line = words_of("axbench", vector, tmp_path / "run", "--set", "ways=suppress", "--set", "resamples=50")
@@ -356,8 +363,6 @@ class TestRefused:
 
     def test_a_model_is_not_taken_for_a_run(self, refuse, vector, tmp_path):
         """Both have a `config.json`, and overwriting one would lose a model."""
-        from trimtab.models.tiny import make_tiny_model
-
         make_tiny_model(tmp_path / "model")
         for more in ((), ("--overwrite",)):
             assert "other files" in refuse(*words_of("axbench", vector, tmp_path / "model", *more))
@@ -398,8 +403,6 @@ class TestReports:
         assert "second run against first" in capsys.readouterr().out
 
     def test_unfinished_damaged_and_foreign_runs(self, refuse, runs, tmp_path):
-        import shutil
-
         unfinished = shutil.copytree(runs["axbench"], tmp_path / "unfinished")
         (unfinished / SUMMARY).unlink()
         damaged = shutil.copytree(runs["axbench"], tmp_path / "damaged")
@@ -420,3 +423,66 @@ class TestReports:
         (tmp_path / "there.html").write_text("mine")
         assert "--overwrite" in refuse("report", runs["axbench"], "--out", tmp_path / "there.html")
         assert "no column in common" in refuse("compare", runs["axbench"], runs["utility"])
+
+
+class TestDirectories:
+    def test_a_new_run_that_fails_before_anything_is_on_record_is_taken_away(self, tmp_path):
+        (tmp_path / "there").mkdir()
+        for path in (tmp_path / "a" / "b", tmp_path / "there"):
+            with pytest.raises(RuntimeError), open_run(path, "axbench", {"m": 1}, {}):
+                raise RuntimeError
+        assert [(path.name, path.is_dir()) for path in tmp_path.rglob("*")] == [("there", True)]
+        with open_run(tmp_path / "a", "axbench", {"m": 1}, {}) as run:
+            run.log("generations").append([{"id": "1"}])
+        assert Run.read(tmp_path / "a").log("generations").rows == [{"id": "1"}]
+        with pytest.raises(RuntimeError), open_run(tmp_path / "a", "axbench", {"m": 1}, {}):
+            raise RuntimeError
+        assert Run.read(tmp_path / "a").identity == {"m": 1}  # nor is one that was there before
+
+    def test_a_kill_while_a_run_is_overwritten_leaves_no_logs_without_their_configuration(self, tmp_path, monkeypatch):
+        with open_run(tmp_path / "run", "axbench", {"m": 1}, {}) as run:
+            run.log("generations").append([{"id": "1"}])
+            run.finish({})
+        unlink, removed = Path.unlink, []
+
+        def killed(self, missing_ok=False):
+            if len(removed) == 2:
+                raise KeyboardInterrupt
+            removed.append(self.name)
+            unlink(self, missing_ok=missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", killed)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            open_run(tmp_path / "run", "axbench", {"m": 2}, {}, overwrite=True),
+        ):
+            pass
+        monkeypatch.undo()
+        assert removed == [SUMMARY, "generations.jsonl"]
+        with pytest.raises(InputError, match="other settings"), open_run(tmp_path / "run", "axbench", {"m": 2}, {}):
+            pass
+
+    def test_logs_without_a_configuration_are_nobodys(self, tmp_path):
+        (tmp_path / "generations.jsonl").write_text('{"id": "1"}\n')
+        for overwrite in (False, True):
+            with (
+                pytest.raises(InputError, match="other files"),
+                open_run(tmp_path, "axbench", {"m": 1}, {}, overwrite=overwrite),
+            ):
+                pass
+        assert (tmp_path / "generations.jsonl").exists()
+
+    def test_what_a_kill_left_half_written_is_swept_away(self, tmp_path):
+        with open_run(tmp_path, "axbench", {"m": 1}, {}):
+            pass
+        (tmp_path / ".trimtab-1234").write_text("{")
+        with open_run(tmp_path, "axbench", {"m": 1}, {}):
+            assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", CONFIG]
+
+    def test_a_model_that_was_trained_on_is_another_one(self, tiny_path):
+        model, other = (tt.load_model(tiny_path, device="cpu") for _ in range(2))
+        given = identity_of(model, [], None, RefusalSettings(), {})
+        assert identity_of(other, [], None, RefusalSettings(), {}) == given
+        with torch.no_grad():
+            next(other.hf.parameters()).mul_(1.5)
+        assert identity_of(other, [], None, RefusalSettings(), {}) != given

@@ -100,12 +100,39 @@ def test_every_page_closes_its_fences():
     assert unclosed == []
 
 
+def walked(command, path=""):
+    """Every command beneath one, by what is typed: `fit`, `eval axbench`."""
+    for name, one in getattr(command, "commands", {}).items():
+        yield f"{path}{name}", one
+        yield from walked(one, f"{path}{name} ")
+
+
+COMMANDS = dict(walked(get_command(app)))
+
+
 def test_the_page_of_the_command_line_knows_every_command_and_flag():
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    commands = get_command(app).commands
-    flags = {flag for command in commands.values() for option in command.params for flag in option.opts}
-    wanted = {*commands, *(flag for flag in flags if flag.startswith("--"))}
+    flags = {flag for command in COMMANDS.values() for option in command.params for flag in option.opts}
+    wanted = {*COMMANDS, *(flag for flag in flags if flag.startswith("--"))}
+    assert {"eval axbench", "pairs build", "--judge-set", "--from-axbench"} <= wanted
     assert sorted(name for name in wanted if name not in page) == []
+
+
+SHARED = {
+    *("--model", "--device", "--dtype", "--source-tokens", "--json", "--help", "--out", "--overwrite", "--dry-run"),
+    *("--concept", "--multipliers", "--scale", "--max-new-tokens", "--seed", "--batch-size", "--set"),
+    *("--judge", "--judge-url", "--judge-set"),
+}
+"""Flags that the page explains once for several commands."""
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith(("eval ", "pairs ", "recipe"))])
+def test_a_command_has_a_section_with_its_own_flags(name):
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = re.search(rf"^##+ {name}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert section is not None, f"docs/cli.md has no section {name}"
+    own = {flag for option in COMMANDS[name].params for flag in option.opts if flag.startswith("--")} - SHARED
+    assert sorted(flag for flag in own if f"`{flag}" not in section[1]) == []
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)

@@ -10,6 +10,7 @@ from typing import Any
 
 from trimtab.clients.cost import Estimate
 from trimtab.errors import InputError
+from trimtab.evaluation.contenders import with_plain
 from trimtab.evaluation.identity import identity_of, info_of
 from trimtab.evaluation.protocols.protocol import Asked, Protocol
 from trimtab.evaluation.protocols.registry import PROTOCOLS
@@ -126,7 +127,7 @@ def _check(protocol: Protocol, asked: Asked) -> None:
         raise InputError("this model is being steered; leave the context before it is evaluated")
     check_number("batch_size", asked.batch_size, least=1, whole=True)
     _check_settings(dataclasses.asdict(asked.settings))
-    for contender in asked.contenders:
+    for contender in with_plain(asked.contenders):
         contender.require_fit(asked.model)
     _check_judge(protocol, asked)
 
