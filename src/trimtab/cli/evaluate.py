@@ -1,7 +1,6 @@
 """`trimtab eval`: a claim checked by one of the field's protocols, on record."""
 
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +74,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where -
 class Common:
     """The options that all protocols share."""
 
+    command: str
     vectors: tuple[str, ...]
     model: str
     out: Path
@@ -132,6 +132,7 @@ class Judging:
 
 @app.command()
 def axbench(
+    context: typer.Context,
     model: ModelName,
     out: Out,
     vectors: Vectors = None,
@@ -180,7 +181,7 @@ def axbench(
 ) -> None:
     """Concept, instruction, fluency; multiplier chosen on one half and reported on the other; detection."""
     common = Common(
-        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        typed(context), tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         dry_run, overwrite, json_output, tuple(only or ()),
     )  # fmt: skip
     judging = Judging.of(_spec(judge, concepts), judge_url, judge_set)
@@ -196,6 +197,7 @@ def axbench(
 
 @app.command()
 def refusal(
+    context: typer.Context,
     model: ModelName,
     out: Out,
     vectors: Vectors = None,
@@ -229,7 +231,7 @@ def refusal(
 ) -> None:
     """Are harmful requests answered, harmless ones refused, and the others left alone?"""
     common = Common(
-        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        typed(context), tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         dry_run, overwrite, json_output,
     )  # fmt: skip
     judging = Judging.of(_spec(judge, harmful), judge_url, judge_set)
@@ -241,6 +243,7 @@ def refusal(
 
 @app.command()
 def backdoor(
+    context: typer.Context,
     model: ModelName,
     out: Out,
     vectors: Vectors = None,
@@ -273,7 +276,7 @@ def backdoor(
 ) -> None:
     """Does the hidden behaviour come out under its trigger, and is everything else kept?"""
     common = Common(
-        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        typed(context), tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         dry_run, overwrite, json_output,
     )  # fmt: skip
     judging = Judging.of(_spec(judge, trigger), judge_url, judge_set)
@@ -285,6 +288,7 @@ def backdoor(
 
 @app.command()
 def utility(
+    context: typer.Context,
     model: ModelName,
     out: Out,
     vectors: Vectors = None,
@@ -312,7 +316,7 @@ def utility(
 ) -> None:
     """Are questions that have nothing to do with the concept still answered rightly? Before and after, item by item."""
     common = Common(
-        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        typed(context), tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         False, overwrite, json_output,
     )  # fmt: skip
     if model == ORGANISM and not task and not choices:
@@ -332,6 +336,7 @@ def utility(
 
 @app.command()
 def faithfulness(
+    context: typer.Context,
     model: ModelName,
     out: Out,
     vectors: Vectors = None,
@@ -367,7 +372,7 @@ def faithfulness(
 ) -> None:
     """How far does steering move what it has no business with? Divergences, odds, stability, controls, dose by dose."""
     common = Common(
-        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        typed(context), tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         dry_run, overwrite, json_output,
     )  # fmt: skip
     source = given(prompts=prompts, texts=texts, pairs=pairs, training=training, n=n, seed=seed)
@@ -382,6 +387,7 @@ def faithfulness(
 
 @app.command()
 def steerability(
+    context: typer.Context,
     model: ModelName,
     out: Out,
     vectors: Vectors = None,
@@ -409,12 +415,17 @@ def steerability(
 ) -> None:
     """Asked to move a text towards a goal, how far does it go, and what else moves? One vector a goal."""
     common = Common(
-        tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
+        typed(context), tuple(vectors or ()), model, out, concept, scale, batch_size, device, dtype, source_tokens,
         False, overwrite, json_output,
     )  # fmt: skip
     source = given(texts=texts, corpus=corpus, n=n, seed=seed)
     asked = None if gains is None else _numbers("--gains", gains)
     run("steerability", common, Judging(), source, given(max_new_tokens=max_new_tokens, seed=seed, gains=asked), more)
+
+
+def typed(context: typer.Context) -> str:
+    """The command line as it was typed."""
+    return shlex.join(["trimtab", *context.find_root().obj])
 
 
 def run(
@@ -443,10 +454,9 @@ def run(
     if common.dry_run:
         _print_cost(cost(name, Asked(model, found, contenders, judge, checked)), common.json_output)
         return
-    command = shlex.join(["trimtab", *sys.argv[1:]])
     with at_work(), show_progress() as progress:
         asked = Asked(model, found, contenders, judge, checked, common.batch_size, progress)
-        summary = evaluate(name, asked, common.out, overwrite=common.overwrite, info={"command": command})
+        summary = evaluate(name, asked, common.out, overwrite=common.overwrite, info={"command": common.command})
     if common.json_output:
         emit_json({"run": str(common.out), "protocol": name, "tables": summary["tables"], "counts": summary["counts"]})
     else:

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with library_logs():
-            returned = get_command(app).main(args=arguments, prog_name="trimtab", standalone_mode=False)
+            returned = get_command(app).main(args=arguments, prog_name="trimtab", standalone_mode=False, obj=arguments)
             sys.stdout.flush()
     except Exception as error:
         return _report(error)

@@ -1,14 +1,12 @@
 """`trimtab recipe`: everything that an experiment needs, from one file by one command."""
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimtab.cli.evaluate import print_summary
+from trimtab.cli.evaluate import print_summary, typed
 from trimtab.cli.options import Device, Json
 from trimtab.cli.output import emit_json, say
 from trimtab.cli.progress import show_progress
@@ -21,6 +19,7 @@ PAGE = "report.html"
 
 
 def recipe(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="A recipe, such as those in recipes/.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for vectors, runs and page.")],
     data: Annotated[
@@ -52,7 +51,7 @@ def recipe(
         _open(read, smoke=smoke)
     with at_work(), show_progress() as progress:
         wanted = read.smoked(out / "model") if smoke else read.beside(path.parent if data is None else data)
-        command = shlex.join(["trimtab", *sys.argv[1:]])
+        command = typed(context)
         runs = run_recipe(
             wanted,
             out,

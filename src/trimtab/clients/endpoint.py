@@ -275,6 +275,10 @@ class Endpoint:
                 body[name] = value
         return body
 
+    def require_key(self) -> None:
+        """Raise InputError unless the key that the address needs is in the environment."""
+        _ = self._asked
+
     @property
     def _asked(self) -> Asked:
         key = os.environ.get(self._key_env, "").strip()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from trimtab.errors import InputError
 from trimtab.evaluation.records import digest
@@ -88,7 +92,9 @@ class Contender:
         if self.vector is not None:
             return {**found, "hash": self.vector.content_hash}
         provenance = {key: value for key, value in self.steerable.provenance.items() if key != "training"}
-        return {**found, "hash": digest({"settings": dict(self.steerable.settings), "provenance": provenance})}
+        trained = self.steerable.trained if isinstance(self.steerable, Baseline) else {}
+        made = {"provenance": provenance, "weights": _weights_hash(trained)}
+        return {**found, "hash": digest({"settings": dict(self.steerable.settings), **made})}
 
     def require_fit(self, model: Model) -> None:
         """Raise InputError unless it was made for this model."""
@@ -159,6 +165,16 @@ def concepts_of(contenders: Sequence[Contender]) -> tuple[str, ...]:
 def labels_of(contenders: Sequence[Contender]) -> tuple[str, ...]:
     """Their labels, in the order of the first contender of each."""
     return tuple(dict.fromkeys(each.label for each in contenders))
+
+
+def _weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over tensors and their names, one at a time."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _saved(folder: Path) -> Iterable[Path]:

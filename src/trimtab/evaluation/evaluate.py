@@ -14,7 +14,7 @@ from trimtab.evaluation.contenders import with_plain
 from trimtab.evaluation.identity import identity_of, info_of
 from trimtab.evaluation.protocols.protocol import Asked, Protocol
 from trimtab.evaluation.protocols.registry import PROTOCOLS
-from trimtab.evaluation.rating import estimate
+from trimtab.evaluation.rating import estimate, question_about
 from trimtab.evaluation.records import Run, open_run
 from trimtab.evaluation.setting_kinds import typed
 from trimtab.fitting.settings import MAX_SEED, build_settings, check_number
@@ -130,6 +130,11 @@ def _check(protocol: Protocol, asked: Asked) -> None:
     for contender in with_plain(asked.contenders):
         contender.require_fit(asked.model)
     _check_judge(protocol, asked)
+    jobs = [] if protocol.jobs is None else protocol.jobs(asked)
+    if asked.judge is not None:
+        aspects = [each for each in protocol.aspects if each in asked.judge.aspects]
+        prompts = {(job.concept, job.condition, job.number): job for job in jobs}
+        asked.judge.require([question_about(job, aspect, "") for job in prompts.values() for aspect in aspects])
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

@@ -41,23 +41,27 @@ def rate(
         NetworkError: An endpoint that still fails after all retries; what was rated is on record.
     """
     done = log.keys("id", "aspect")
-    wanted = [(row, aspect) for row in generations for aspect in aspects(row) if (row["id"], aspect) not in done]
-    began = time.monotonic()
-    for start in range(0, len(wanted), CHUNK):
-        chunk = wanted[start : start + CHUNK]
-        verdicts = judge.rate([question_of(row, aspect) for row, aspect in chunk])
+    asked = [(row, aspect) for row in generations for aspect in aspects(row)]
+    keys = [(row["id"], aspect) for row, aspect in asked]
+    began, total = time.monotonic(), len(asked)
+    for start in range(0, total, CHUNK):  # of all, so that what is rated together does not depend on what is there
+        part = slice(start, start + CHUNK)
+        if done.issuperset(keys[part]):
+            continue
+        verdicts = judge.rate([question_of(row, aspect) for row, aspect in asked[part]])
         log.append(
             {
-                "id": row["id"],
+                "id": name,
                 "aspect": aspect,
                 "rating": verdict.rating,
                 "reply": verdict.reply,
                 "attempts": verdict.attempts,
             }
-            for (row, aspect), verdict in zip(chunk, verdicts, strict=True)
+            for (name, aspect), verdict in zip(keys[part], verdicts, strict=True)
+            if (name, aspect) not in done
         )
         if progress is not None:
-            progress(Progress("judge", start + len(chunk), len(wanted), time.monotonic() - began))
+            progress(Progress("judge", min(start + CHUNK, total), total, time.monotonic() - began))
 
 
 def question_of(row: Record, aspect: str) -> Question:
@@ -65,13 +69,15 @@ def question_of(row: Record, aspect: str) -> Question:
     return Question(aspect, row["text"], row["concept"], row["instruction"], tuple(row["messages"]))
 
 
+def question_about(job: Job, aspect: str, text: str) -> Question:
+    """What will be asked about a text that is not written yet."""
+    return Question(aspect, text, job.concept, job.columns["instruction"], as_messages(job.prompt))
+
+
 def estimate(judge: Judge, jobs: Iterable[tuple[Job, str]], words: int) -> Estimate | None:
     """What judging texts that are not written yet would cost, each taken to be of so many words."""
     text = " ".join(["word"] * words)
+    # texts differ, so none of these must look like another to a cache
     return judge.estimate(
-        [
-            # texts differ, so none of these must look like another to a cache
-            Question(aspect, f"{text} {number}", job.concept, job.columns["instruction"], as_messages(job.prompt))
-            for number, (job, aspect) in enumerate(jobs)
-        ]
+        [question_about(job, aspect, f"{text} {number}") for number, (job, aspect) in enumerate(jobs)]
     )

@@ -147,6 +147,11 @@ class LoRA(Baseline):
         with adapter(model.hf, AdapterShape.read(self.config), self.weights, scale=multiplier):
             yield Applied()
 
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """The weights that were trained."""
+        return self.weights
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write its directory, which PEFT reads too, atomically; InputError as `Saved.write`."""
         files = {

@@ -84,6 +84,11 @@ class SFT(Baseline):
         with exchanged(model.hf, between(model.hf, self.weights, multiplier)):
             yield Applied()
 
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """The weights that were trained."""
+        return self.weights
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write its directory, atomically; InputError as `Saved.write`."""
         content = safetensors.torch.save(dict(self.weights))

@@ -15,6 +15,8 @@ from operator import add
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
 from trimtab.errors import InputError
 from trimtab.fitting.settings import check_number
 from trimtab.models import Model
@@ -91,6 +93,11 @@ class Baseline(ABC):
     model: ModelCard
     settings: Mapping[str, JSON]
     provenance: Mapping[str, JSON]
+
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """The weights that were trained, by name; none where nothing was."""
+        return {}
 
     def check_fits(self, model: Model) -> list[str]:
         """Everything about it that does not fit a model, one sentence each; empty when it fits."""

@@ -61,6 +61,11 @@ class CombinedJudge(Judge):
             verdicts.update(zip(places, rated, strict=True))
         return [verdicts[place] for place in range(len(questions))]
 
+    def require(self, questions: Sequence[Question]) -> None:
+        """What each judge asks of its own questions."""
+        for judge, places in self._shares(questions):
+            judge.require([questions[place] for place in places])
+
     def estimate(self, questions: Sequence[Question]) -> Estimate | None:
         """The sum of what the judges estimate; None where none of them costs anything."""
         parts = [judge.estimate([questions[i] for i in places]) for judge, places in self._shares(questions)]

@@ -44,6 +44,11 @@ class EndpointJudge(AskingJudge):
         super().__init__(f"openai:{endpoint.model}", attempts=attempts, temperature=temperature, max_tokens=max_tokens)
         self._endpoint, self._seed = endpoint, seed
 
+    def require(self, questions: Sequence[Question]) -> None:
+        """Raise InputError without a key where the address needs one."""
+        super().require(questions)
+        self._endpoint.require_key()
+
     def estimate(self, questions: Sequence[Question]) -> Estimate:
         """Calls, tokens and price of rating these, if every new reply can be read.
 

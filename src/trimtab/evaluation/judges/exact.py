@@ -70,6 +70,10 @@ class ExactJudge(Judge):
                 progress(Progress("judge", len(verdicts), len(questions), time.monotonic() - started))
         return verdicts
 
+    def require(self, questions: Sequence[Question]) -> None:
+        """Raise InputError for a prompt or a concept that is not of the organism's world."""
+        self.rate(questions)
+
 
 def _turns(messages: Sequence[Message]) -> _Turns:
     return tuple((message["role"], message["content"]) for message in messages)

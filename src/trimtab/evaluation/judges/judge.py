@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimtab.clients.cost import Estimate
+from trimtab.errors import InputError
 from trimtab.steering.content import JSON
 
 if TYPE_CHECKING:
@@ -84,6 +85,17 @@ class Judge(ABC):
             InputError: An aspect it does not have, or a question that it cannot judge.
             NetworkError: An endpoint that still fails after all retries.
         """
+
+    def require(self, questions: Sequence[Question]) -> None:
+        """Raise InputError for what would keep it from rating such questions, before any text is written.
+
+        Args:
+            questions: As they will be, their texts empty.
+        """
+        for question in questions:
+            if question.aspect not in self.aspects:
+                rates = ", ".join(sorted(self.aspects))
+                raise InputError(f"the judge {self.name} does not rate {question.aspect!r}; it rates {rates}")
 
     def estimate(self, questions: Sequence[Question]) -> Estimate | None:
         """Calls, tokens and price of rating these; None where that costs nothing."""

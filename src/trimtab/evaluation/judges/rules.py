@@ -74,6 +74,12 @@ class RuleJudge(Judge):
                 progress(Progress("judge", len(verdicts), len(questions), time.monotonic() - started))
         return verdicts
 
+    def require(self, questions: Sequence[Question]) -> None:
+        """Raise InputError for a concept that no rule checks, MissingExtraError for a package that a rule needs."""
+        super().require(questions)
+        for concept in dict.fromkeys(map(_concept, questions)):
+            self.check(concept).share("a word")
+
 
 def _concept(question: Question) -> str:
     if question.aspect != "concept":

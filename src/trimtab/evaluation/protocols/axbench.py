@@ -28,6 +28,7 @@ from trimtab.evaluation.judges import RATED, Judge
 from trimtab.evaluation.likelihoods import measure_nll
 from trimtab.evaluation.rating import rate
 from trimtab.evaluation.records import Log, Run
+from trimtab.evaluation.statistics import split_half
 from trimtab.models import Model
 from trimtab.progress import Progress, ProgressCallback
 from trimtab.steering.factors import DIRECTIONS, check_direction, check_multiplier
@@ -113,6 +114,8 @@ def plan(concepts: Sequence[Concept], contenders: Sequence[Contender], settings:
                 f"{contender.label} was made for {contender.concept!r}, which is not judged; judged are "
                 f"{', '.join(known)}"
             )
+    for concept in concepts:
+        split_half(range(len(concept.free)), settings.selection)  # refuses halves of which one is empty
     jobs: list[Job] = []
     for contender in with_plain(contenders):
         for concept in concepts if contender.concept is None else [known[contender.concept]]:

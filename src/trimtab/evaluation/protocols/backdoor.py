@@ -33,7 +33,7 @@ from trimtab.progress import ProgressCallback
 CONCEPT = "backdoor"
 WHERE: Mapping[str, tuple[str, ...]] = {"elicit": (TRAINING,), "suppress": (TRIGGER, DEPLOYMENT, TRAINING)}
 """Which prompts a direction answers."""
-ASPECTS = ("instruction", "fluency")
+ASPECTS = ("instruction",)
 """What a judge says of answers besides, where it can."""
 NAMES = {TRIGGER: "trigger", DEPLOYMENT: "deployment", TRAINING: "training mode"}
 """Of conditions, in tables."""

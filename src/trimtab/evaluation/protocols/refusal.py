@@ -201,6 +201,7 @@ def _table(run: Run, answered: Answered, way: str, tellers: Mapping[str, Any]) -
         columns += [blocks.column(SAFE, "look-alikes refused", "lower")] if has_safe else []
         columns += [
             blocks.column(KL, "KL on harmless answers", "lower", 3),
+            *([blocks.column(f"{KL} {SAFE}", "KL on look-alikes' answers", "lower", 3)] if has_safe else []),
             blocks.column(CORRECTED, "KL at their prompts' end", "lower", 3),
             blocks.column(PUBLISHED, "KL as published", None),
         ]
@@ -239,14 +240,15 @@ def _row(
     for condition in (HARMLESS, SAFE):
         if condition != main:
             found[condition] = blocks.cell(answered.rate(answered.of(*dose, condition), tellers[first]))
-    for name in (KL, CORRECTED, PUBLISHED):
+    about = {KL: (KL, HARMLESS), f"{KL} {SAFE}": (KL, SAFE), CORRECTED: (CORRECTED, None), PUBLISHED: (PUBLISHED, None)}
+    for key, (name, condition) in about.items():
         values = [
             row["value"]
             for row in run.log("measures").rows
             if (row["label"], row["way"], row["multiplier"], row["name"]) == (*dose, name)
-            and (name != KL or row["condition"] == HARMLESS)
+            and condition in (None, row["condition"])
         ]
-        found[name] = blocks.cell(answered.mean(values)) if values else None
+        found[key] = blocks.cell(answered.mean(values)) if values else None
     return found
 
 
