@@ -14,6 +14,7 @@ CONCEPTS = (
 METHODS = ("cdas", "das", "diffmean", "reps", "loreft", "bipo", "caa", "prompt", "unsteered", "random control")
 MULTIPLIERS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 WAYS = ("elicit", "suppress")
+COMMAND = "trimtab eval axbench --model organism --contenders cdas,das,diffmean --out runs/organism-axbench"
 SENTENCES = (
     "The otter lived in rivers and slept on its back, holding the hand of another otter so as not to drift apart.",
     "Salt wind came over the harbour, and the gulls kept their own accounts of the catch.",
@@ -168,7 +169,57 @@ def summary(seed=0, title="Concept steering on the organism"):
     }  # fmt: skip
 
 
-def write_run(path: Path, found=None, *, identity=None) -> Path:
+def paper_summary(concepts=500, methods=11, seed=0):
+    """A summary of as many concepts and contenders as AxBench's paper has, with every block that grows with them."""
+    draw = random.Random(seed)
+    names = [f"terms and phrases that have to do with subject number {k} of the list" for k in range(concepts)]
+    labels = [*METHODS, *(f"method {k}" for k in range(len(METHODS), methods))][:methods]
+    doses = [f"{m:g}" for m in MULTIPLIERS]
+    heats = [
+        {"id": f"{way}-{label}", "title": f"{way}, {label}: concept by multiplier", "note": "Mean score.",
+         "row_label": "concept", "column_label": "multiplier", "rows": names, "columns": doses,
+         "values": [[draw.uniform(0, 2) for _ in doses] for _ in names]}
+        for way in WAYS for label in labels
+    ]  # fmt: skip
+    columns = [{"key": label, "label": label, "better": "higher", "digits": 2} for label in labels]
+    rows = [{"label": name, "values": {label: _cell(draw, draw.uniform(0, 2)) for label in labels}} for name in names]
+    texts = [
+        {"concept": name, "way": way, "instruction": "Tell me something.",
+         "entries": [{"label": label, "multiplier": 1.0, "text": _text(draw, 4), "ratings": {"concept": 1}}
+                     for label in labels]}
+        for name in names for way in WAYS
+    ]  # fmt: skip
+    probe = _tokens(draw)[0]
+    return {
+        "schema": 1, "protocol": "axbench", "title": "Concept steering", "question": "Does it steer?",
+        "tables": [headline(draw, labels), {"id": "all", "title": "By concept", "columns": columns, "rows": rows}],
+        "curves": [_curve(draw, way, labels) for way in WAYS], "scatters": [_scatter(draw)], "heats": heats,
+        "samples": texts, "tokens": [probe | {"label": label, "concept": name} for name in names for label in labels],
+    }  # fmt: skip
+
+
+def paper_identity(concepts=500, methods=11):
+    """The configuration of such a run: a contender for each concept and method, each with a hash."""
+    names = [f"terms and phrases that have to do with subject number {k} of the list" for k in range(concepts)]
+    labels = [*METHODS, *(f"method {k}" for k in range(len(METHODS), methods))][:methods]
+    contenders = [
+        {"label": label, "concept": name, "scale": "gap", "method": label, "layers": [10],
+         "settings": {"rank": 1, "lr": 0.04, "text": f"Speak of {name}."} if label == "prompt" else {"lr": 0.04},
+         "hash": digest([label, name])}
+        for label in labels for name in names
+    ]  # fmt: skip
+    return {
+        "settings": {"seed": 0, "temperature": 1.0},
+        "model": {"id": "/home/alice/secret/models/gemma-2-2b-it", "revision": None},
+        "contenders": contenders,
+        "judge": {"kind": "endpoint", "url": "https://key:word@judge.example.org:8443/v1/chat?token=abc"},
+        "data": {
+            "source": "axbench", "concepts": [{"name": n, "number": k, "hash": digest(n)} for k, n in enumerate(names)],
+        },
+    }  # fmt: skip
+
+
+def write_run(path: Path, found=None, *, identity=None, command=COMMAND) -> Path:
     """A run's directory with a configuration and, unless `found` is False, a summary."""
     path.mkdir(parents=True)
     identity = identity or {
@@ -181,7 +232,6 @@ def write_run(path: Path, found=None, *, identity=None) -> Path:
         "judge": {"kind": "exact"},
         "data": {"alpaca_eval.json": digest("data")},
     }  # fmt: skip
-    command = "trimtab eval axbench --model organism --contenders cdas,das,diffmean --out runs/organism-axbench"
     info = {
         "versions": {"trimtab": "0.1.0", "torch": "2.9.1", "transformers": "5.0.0"}, "device": "cpu",
         "command": command, "batch_size": 64,

@@ -14,7 +14,7 @@ import trimtab as tt
 from tests.harness_data import CHOICE, DOCS, NEXT, TEXT, write_task
 from trimtab.errors import InputError, MissingExtraError
 from trimtab.evaluation import harness_tasks
-from trimtab.evaluation.harness import HarnessSettings, harness_model, run_task, run_tasks
+from trimtab.evaluation.harness import HarnessSettings, harness_model, run_part, run_task, run_tasks
 from trimtab.evaluation.harness_tasks import PRESETS, load_tasks, task_names
 from trimtab.methods.prompt import SystemPrompt
 from trimtab.methods.steerable import Applied
@@ -338,6 +338,35 @@ class TestTasks:
             ("both_halves", part, k) for part in ("half_0", "half_1") for k in range(4)
         ]
         assert [(i["subtask"], i["item"], i["filter"]) for i in found.items] == task.keys(4)
+        parts = [run_part(model, task, part, Applied(), HarnessSettings(limit=4)) for part in ("half_1", "half_0")]
+        assert [*parts[1].items, *parts[0].items] == found.items  # to the bit, in whichever order
+        assert {**parts[1].figures, **parts[0].figures} == found.figures
+        assert parts[0].figures.keys() == {"half_1"}
+
+    def test_a_group_scores_what_the_harness_scores_with_all_of_it_in_common_batches(self, model, tiny_path, tmp_path):
+        for k in range(2):
+            write_task(tmp_path, f"half_{k}", CHOICE, [doc for doc in DOCS if doc["topic"] == k])
+        (tmp_path / "both.yaml").write_text("group: both_halves\ntask: [half_0, half_1]\n")
+        own = lm_eval.simple_evaluate(
+            model="hf",
+            model_args=f"pretrained={tiny_path},dtype=float32",
+            device="cpu",
+            batch_size=8,
+            tasks=["both_halves"],
+            task_manager=bare_manager(tmp_path),
+            num_fewshot=2,
+            fewshot_random_seed=SHOTS.seed,
+            bootstrap_iters=0,
+        )
+        task = harness_tasks._load(bare_manager(tmp_path), "both_halves")
+        found = run_task(model, task, Applied(), SHOTS)
+        samples = [sample for part in ("half_0", "half_1") for sample in own["samples"][part]]
+        assert len(found.items) == len(samples) == len(DOCS)
+        for item, sample in zip(found.items, samples, strict=True):
+            assert item["metrics"] == {metric: sample[metric] for metric in sample["metrics"]}
+            assert item["scores"] == pytest.approx([reply[0] for reply in sample["filtered_resps"]], abs=1e-4)
+        for part, figures in found.figures.items():
+            assert figures == {name: pytest.approx(own["results"][part][name]) for name in figures}
 
     def test_its_records_can_be_told_beforehand_and_it_can_be_run_again(self, model, files):
         (task,) = load_tasks([files["local_text"]])

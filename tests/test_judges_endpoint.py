@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from trimtab.evaluation.judges.endpoint import EndpointJudge
 from trimtab.evaluation.judges.local import LocalJudge
 from trimtab.evaluation.judges.parsing import parse_rating
 from trimtab.evaluation.judges.wording import WORDING, words
+from trimtab.evaluation.records import canonical
 
 QUICK = Backoff(first=0.005, longest=0.05)
 
@@ -467,3 +469,13 @@ def test_a_local_judges_identity_names_the_model_and_how_it_is_asked(tiny, tiny_
     assert built.identity["dtype"] == "float32"
     assert built.identity["wording"] == WORDING
     assert LocalJudge(tiny, temperature=1.0).identity != built.identity
+
+
+def test_a_local_judge_with_other_weights_is_another_under_the_same_name(tiny, tiny_path):
+    other = tt.load_model(tiny_path, device="cpu")
+    assert LocalJudge(other).identity == LocalJudge(tiny).identity
+    with torch.no_grad():
+        next(other.hf.parameters())[0] += 0.5
+    here, there = LocalJudge(tiny).identity, LocalJudge(other).identity
+    assert {key for key in here if here[key] != there[key]} == {"weights"}
+    assert canonical(here) != canonical(there)  # it is JSON

@@ -3,22 +3,28 @@
 import json
 import random
 import re
+import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from tests.report_runs import CONCEPTS, METHODS, headline, samples, summary, write_run
+from tests.report_runs import CONCEPTS, METHODS, headline, paper_identity, paper_summary, samples, summary, write_run
 from trimtab.cli.compare import compare as compare_command
 from trimtab.cli.report import report as report_command
 from trimtab.errors import InputError
 from trimtab.report.comparing import compare, interval
 from trimtab.report.page.blocks import Heat, Measured
+from trimtab.report.page.command import command_of, shorten
+from trimtab.report.page.heats import view_heat, view_heats
+from trimtab.report.page.identity import grouped, view_identity
 from trimtab.report.page.lines import _apart
 from trimtab.report.page.numbers import DASH, GROUP, MINUS, digits_for, fixed
-from trimtab.report.page.page import LARGEST, make_page
+from trimtab.report.page.page import make_page
 from trimtab.report.page.palette import SERIES, STEPS, contrast, scheme
 from trimtab.report.page.reading import names_of, read_report
-from trimtab.report.page.tables import step, view_heat, view_table
+from trimtab.report.page.room import LARGEST, ROOMS
+from trimtab.report.page.tables import step, view_table
 from trimtab.report.page.texts import view_samples
 
 VOID = {"meta", "link", "input", "br", "path", "circle", "use", "col"}
@@ -117,7 +123,8 @@ class TestPage:
             for one in found[block]:
                 assert one["title"] in words
         assert "212 replies of the judge could not be read (0.36 % of 58\N{THIN SPACE}320 ratings)" in html
-        assert all(contender["hash"] in words for contender in config["identity"]["contenders"])
+        assert not any(contender["hash"] in words for contender in config["identity"]["contenders"])
+        assert "Not shown here: the hash of each contender and concept. config.json has it whole." in words
 
     def test_every_figure_has_a_name_a_caption_and_its_numbers(self, html):
         figures = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
@@ -202,6 +209,189 @@ class TestPage:
     def test_no_run_is_no_page(self):
         with pytest.raises(InputError, match="no run"):
             make_page([])
+
+
+class TestPaperScale:
+    """500 concepts and 11 contenders."""
+
+    @pytest.fixture(scope="class")
+    def large(self, tmp_path_factory):
+        command = "trimtab eval axbench /home/alice/a/vectors --judge-url https://judge.example.org:8443/v1?key=abc"
+        path = tmp_path_factory.mktemp("paper") / "run"
+        return read_report(write_run(path, paper_summary(), identity=paper_identity(), command=command))
+
+    @pytest.fixture(scope="class")
+    def page(self, large):
+        begun = time.process_time()
+        return make_page([large]), time.process_time() - begun
+
+    def test_it_is_a_page_made_in_time(self, page):
+        made, seconds = page
+        assert 1_000_000 < len(made.html.encode()) < LARGEST
+        assert seconds < 20
+        reader = Reader(made.html)
+        assert reader.open == []
+        assert len(reader.ids) == len({*reader.ids})
+
+    def test_it_shows_something_of_everything_and_says_what_stays(self, page):
+        made = page[0]
+        words = Reader(made.html).words
+        assert len(re.findall(r'<table class="heat">', made.html)) == 22
+        assert made.html.count("mean of all 500") == 22
+        shown = re.findall(r"(\d+) more rows stay in summary\.json\.", words)
+        assert len(shown) == 22
+        assert all(460 <= int(more) < 500 for more in shown)
+        assert "more rows stay in summary.json: this page has no room" in words
+        assert "more prompts are in the records and not on this page" in words
+        assert "more texts are in the summary and not on this page" in words
+        assert "Not shown here: the ends of long lists, the hash of each contender and concept" in words
+
+    def test_contenders_are_counted_and_not_listed(self, large, page):
+        html = page[0].html
+        assert not any(each["hash"] in html for each in large.identity["contenders"])
+        assert not any(each["hash"] in html for each in large.identity["data"]["concepts"])
+        found = grouped(large.identity)["contenders"]
+        assert [(each["label"], each["concepts"]) for each in found] == [
+            (label, 500) for label in dict.fromkeys(each["label"] for each in large.identity["contenders"])
+        ]
+        assert "500 different ones, by concept" in html
+        assert ">476 more<" in html
+
+    def test_nobody_learns_where_it_ran(self, page):
+        html = page[0].html
+        assert "alice" not in html
+        assert "token=abc" not in html
+        assert "key=abc" not in html
+        assert "word@" not in html
+        assert "axbench ~/a/vectors --judge-url https://judge.example.org<" in html
+        assert "config.json has the line as it was typed" in html
+
+    def test_several_share_the_room(self, large):
+        page = make_page([replace(large, name=f"run {k}") for k in range(4)])
+        assert 1_000_000 < len(page.html.encode()) < LARGEST
+        assert page.html.count("How to reproduce it</h3>") == 4
+
+    def test_no_run_is_too_large(self, tmp_path):
+        """Each part alone far beyond a page: long words everywhere, and as many of them as there may be."""
+        long = "long " * 4_000
+        names = [f"{k} {long[:600]}" for k in range(300)]
+        heat = {"id": "h", "title": long, "row_label": "r", "column_label": "c", "rows": names, "columns": names,
+                "values": [[-1.5] * 300] * 300}  # fmt: skip
+        table = {"id": "t", "title": long, "columns": [{"key": n, "label": n} for n in names],
+                 "rows": [{"label": n, "values": {names[0]: long}} for n in names]}  # fmt: skip
+        points = [{"label": n, "x": k, "y": k} for k, n in enumerate(names * 4)]
+        scatter = {"id": "s", "title": long, "x": "x", "y": "y", "points": points}
+        line = {"x": [1], "y": [1]}
+        curve = {"id": "c", "title": long, "x": "x", "y": "y", "series": [{"label": n, **line} for n in names]}
+        found = changed(
+            title=long, question=long, notes=[long] * 300, counts=dict.fromkeys(names, 3), heats=[heat] * 6,
+            tables=[table] * 6, scatters=[scatter] * 3, curves=[curve] * 3,
+        )  # fmt: skip
+        identity = {name: {name: [[long] * 50] * 50} for name in names}
+        page = make_page([read_report(write_run(tmp_path / "run", found, identity=identity, command=long * 100))])
+        assert len(page.html.encode()) < LARGEST
+        assert "stay in summary.json: this page has no room for all of them" in page.html
+
+    def test_the_smallest_room_holds_many_runs(self, large):
+        page = make_page([replace(large, name=f"run {k}", curves=(), scatters=()) for k in range(60)])
+        assert len(page.html.encode()) < LARGEST
+        assert page.html.count("How to reproduce it</h3>") == 60
+
+
+class TestHeats:
+    def heat(self, rows=100, columns=2):
+        values = tuple(tuple(float(k) for _ in range(columns)) for k in range(rows))
+        names = [tuple(f"{what}{k}" for k in range(n)) for what, n in (("row", rows), ("column", columns))]
+        return Heat("i", "t", "", "r", "c", *names, values)
+
+    def test_up_to_sixty_rows_are_shown_whole_and_in_their_order(self):
+        view = view_heat(self.heat(60))
+        assert [label for label, _ in view.rows] == [f"row{k}" for k in range(60)]
+        assert view.left_out == ""
+
+    def test_of_more_the_ends_are_shown_behind_the_mean_of_all(self):
+        view = view_heat(self.heat(100))
+        labels = [label for label, _ in view.rows]
+        assert labels == [
+            "mean of all 100", *(f"row{k}" for k in range(99, 79, -1)), *(f"row{k}" for k in range(19, -1, -1)),
+        ]  # fmt: skip
+        assert [exact for _, _, exact in view.rows[0][1]] == ["49.5", "49.5"]
+        assert "60 more rows stay in summary.json" in view.left_out
+        assert view.ends == ("0", "99")
+
+    def test_rows_without_a_value_are_not_an_end(self):
+        heat = self.heat(100)
+        view = view_heat(replace(heat, values=((None, None), *heat.values[1:])))
+        assert "row0" not in [label for label, _ in view.rows]
+        assert view.missing == "2 cells have no value"
+
+    def test_of_many_columns_the_ends_are_shown_in_their_order(self):
+        heat = replace(self.heat(2, 100), values=(tuple(map(float, range(100))),) * 2)
+        view = view_heat(heat)
+        assert view.columns == tuple(f"column{k}" for k in (*range(20), *range(80, 100)))
+        assert view.rows[0][1][20][2] == "80"
+        assert "Of 100 columns the 40" in view.left_out
+
+    def test_all_share_one_budget(self):
+        heats = [self.heat(50, 10)] * 8
+        whole, none = view_heats(heats, 10_000_000)
+        assert ([len(view.rows) for view in whole], none) == ([50] * 8, 0)
+        fewer, none = view_heats(heats, 120_000)
+        assert none == 0
+        assert all(3 <= len(view.rows) < 50 for view in fewer)
+        assert all(view.left_out for view in fewer)
+        assert view_heats(heats, 0) == ([], 8)
+
+
+class TestWhatIsPublic:
+    @pytest.mark.parametrize(
+        ("given", "shown"),
+        [
+            ("/home/alice/work/runs/one", "…/runs/one"), ("/home/alice/runs/one", "~/runs/one"), ("/home/alice", "~"),
+            ("~/work/deep/runs/one", "…/runs/one"), ("~alice/x", "~/x"), ("/root/a", "~/a"), ("/Users/al/x", "~/x"),
+            ("C:\\Users\\al\\x\\y\\z", "…/y/z"), ("/data/store/models/gemma", "…/models/gemma"), ("/tmp/x", "/tmp/x"),
+            ("cdas=/home/alice/vec/sea/cdas", "cdas=…/sea/cdas"), ("--out=/srv/a/b/c", "--out=…/b/c"),
+            ("a=/x/y/z,b=/p/q/r", "a=…/y/z,b=…/q/r"), ("/home/al/My Files/x/y", "…/x/y"),
+            ("https://u:p@host.org:8000/v1/chat?key=1#x", "https://host.org"), ("http://localhost:80", "http://localhost"),
+            ("http://[::1]:80/v1", "http://[::1]"), ("--url=https://h/v1", "--url=https://h"), ("s3://b/k/e/y", "s3://b"),
+            ("file:///home/alice/x/y/z", "file://…/y/z"), ("runs/a/b/c", "runs/a/b/c"), ("and/or", "and/or"),
+            ("google/gemma-2-2b-it", "google/gemma-2-2b-it"), ("he / she / they / it", "he / she / they / it"),
+        ],
+    )  # fmt: skip
+    def test_paths_and_addresses_are_shortened(self, given, shown):
+        assert shorten(given) == shown
+
+    def test_a_command_that_says_nothing_stays_as_it_was_typed(self):
+        assert command_of({"command": "trimtab  eval 'a b' --out runs/x"}) == (
+            "trimtab  eval 'a b' --out runs/x",
+            False,
+        )
+        assert command_of({"command": ["trimtab", "a b"]}) == ("trimtab 'a b'", False)
+        assert command_of({}) == (None, False)
+
+    def test_what_is_shortened_keeps_its_quotes(self):
+        command = "trimtab eval 'l=/home/al/a b/c' --text 'say it' --model /m/n/o"
+        assert command_of({"command": command}) == ("trimtab eval 'l=~/a b/c' --text 'say it' --model …/n/o", True)
+        assert command_of({"command": "trimtab 'torn /home/al/x"})[0] == "trimtab ''\"'\"'torn' ~/x"
+
+    def test_contenders_of_few_settings_are_told_apart(self):
+        contenders = [{"label": "a", "concept": c, "method": "m", "settings": {"lr": lr}, "hash": "0"}
+                      for c in "xyz" for lr in (1, 2)]  # fmt: skip
+        assert grouped({"contenders": contenders})["contenders"] == [
+            {"label": "a", "method": "m", "settings": {"lr": lr}, "concepts": 3} for lr in (1, 2)
+        ]
+        many = [{**each, "layers": [k]} for k, each in enumerate(contenders)]
+        assert grouped({"contenders": many})["contenders"] == [
+            {"label": "a", "method": "m", "settings": {"lr": "2 different ones, by concept"},
+             "layers": "6 different ones, by concept", "concepts": 3}
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("room", ROOMS)
+    def test_the_identity_keeps_to_its_room(self, room):
+        identity = {f"key {k}": {"list": [{"a": "x" * 500}] * 100} for k in range(100)}
+        view = view_identity(identity, room.identity)
+        assert len(json.dumps(view.value)) < room.identity
+        assert "config.json has it whole" in view.left_out
 
 
 class TestSamples:

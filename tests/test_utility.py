@@ -1,6 +1,7 @@
 """The protocol `utility`: records that can be gone on with, and differences on the same items."""
 
 import csv
+import itertools
 import json
 import math
 
@@ -10,10 +11,11 @@ import torch
 import trimtab as tt
 from tests.harness_data import CHOICE, DOCS, TEXT, write_task
 from trimtab.errors import InputError
+from trimtab.evaluation import harness_tasks
 from trimtab.evaluation.choices import run_choices
 from trimtab.evaluation.contenders import PLAIN, Contender
 from trimtab.evaluation.identity import identity_of
-from trimtab.evaluation.protocols.utility import UtilitySettings, load_utility, run_utility, uses
+from trimtab.evaluation.protocols.utility import UtilityData, UtilitySettings, load_utility, run_utility, uses
 from trimtab.evaluation.protocols.utility_summary import summarise
 from trimtab.evaluation.records import Run, open_run
 from trimtab.evaluation.traits import choose_right, drawn_choices
@@ -22,7 +24,7 @@ from trimtab.organism import rate
 from trimtab.organism.world import choice_requests
 from trimtab.steering import Add, Clamp, Edit, Intervention, Site, SteeringVector
 
-pytest.importorskip("lm_eval")
+TaskManager = pytest.importorskip("lm_eval.tasks").TaskManager
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,9 @@ def clamp_of(model, value, layer=3):
     return SteeringVector("clamp", model.card(), (edit,))
 
 
-def measured(path, model, contenders, settings, progress=None):
+def measured(path, model, contenders, settings, progress=None, data=None):
     """A run of the protocol, begun or gone on with; its summary."""
-    data = load_utility(settings)
+    data = load_utility(settings) if data is None else data
     with open_run(path, "utility", identity_of(model, contenders, None, settings, data.identity), {}) as run:
         run_utility(model, data, contenders, settings, run, progress=progress)
         run.finish(summarise(run))
@@ -180,6 +182,80 @@ class TestOnATinyModel:
         first["value"] = 0.123
         (path / "measures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert row(summarise(Run.read(path)), "harness", PLAIN)["local_choice acc"]["value"] == 0.123
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """A group of three parts, of which the second and the third have a question that is longer than the context."""
+    folder = tmp_path_factory.mktemp("group")
+    for k in range(3):
+        docs = [
+            {**doc, "question": "the boy " * 400} if k and not n else doc for n, doc in enumerate(DOCS[4 * k :][:4])
+        ]
+        write_task(folder, f"third_{k}", CHOICE, docs)
+    (folder / "thirds.yaml").write_text("group: thirds\ntask: [third_0, third_1, third_2]\n")
+    # by name, without the harness's own tasks, whose files take ten seconds to read
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    return UtilityData((harness_tasks._load(manager, "thirds"),), ())
+
+
+class TestAGroup:
+    def run(self, path, model, group, progress=None):
+        settings = UtilitySettings(("thirds",), ways=("elicit",), seed=3)
+        return measured(path, model, [Contender("push", "a", vector_of(model))], settings, progress, group)
+
+    def test_what_a_kill_in_a_part_loses_is_that_part(self, model, group, tmp_path):
+        calls, after, limit = 0, [], None
+
+        def forward(*_):
+            nonlocal calls
+            calls += 1
+            if calls == limit:
+                raise KeyboardInterrupt
+
+        def told(progress):
+            after.append((progress.done, progress.total, calls))
+
+        handle = model.hf.register_forward_pre_hook(forward)
+        try:
+            self.run(tmp_path / "whole", model, group, told)
+            assert [(done, total) for done, total, _ in after] == [(k, 6) for k in range(1, 7)]
+            ends = [0, *(each for *_, each in after)]
+            assert all(b - a > 1 for a, b in itertools.pairwise(ends))
+            parts = [(label, f"third_{k}") for label in (PLAIN, "push") for k in range(3)]
+            for n in (1, 2, 4):  # parts that are done when the next one's last forward is cut off
+                cut, calls, limit = tmp_path / str(n), 0, ends[n + 1]
+                with pytest.raises(KeyboardInterrupt):
+                    self.run(cut, model, group)
+                done = [(item["label"], item["subtask"]) for item in rows_of(cut)]
+                assert done == [part for part in parts[:n] for _ in range(4)]
+                calls, limit = 0, None
+                self.run(cut, model, group)
+                assert calls == ends[-1] - ends[n]
+                for name in ("items.jsonl", "measures.jsonl", "summary.json"):
+                    assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        finally:
+            handle.remove()
+
+    def test_its_numbers_are_those_of_all_its_items(self, model, group, tmp_path):
+        summary = self.run(tmp_path / "run", model, group)
+        items = rows_of(tmp_path / "run")
+        plain, push = ([r["metrics"]["acc"] for r in items if r["label"] == label] for label in (PLAIN, "push"))
+        found = row(summary, "utility-thirds-none-acc", "push elicit x1")
+        assert (found["before"]["n"], found["difference"]["n"]) == (12, 12)
+        assert found["before"]["value"] == pytest.approx(sum(plain) / 12)
+        assert found["difference"]["value"] == pytest.approx((sum(push) - sum(plain)) / 12)
+        figures = {r["subtask"]: r["value"] for r in rows_of(tmp_path / "run", "measures") if r["name"] == "acc,none"}
+        assert figures == {f"third_{k}": pytest.approx(sum(push[4 * k :][:4]) / 4) for k in range(3)}
+
+    def test_what_does_not_fit_is_told_of_all_parts_in_one_note(self, model, group, tmp_path):
+        summary = self.run(tmp_path / "run", model, group)
+        measures = [r for r in rows_of(tmp_path / "run", "measures") if r["name"] == "truncated"]
+        assert [r["value"] for r in measures] == [0, 4, 4] * 2  # four choices of one question each
+        assert [note for note in summary["notes"] if "beginning" in note] == [
+            f"thirds, {side}: 8 requests exceed the context and lost their beginning."
+            for side in (PLAIN, "push elicit x1")
+        ]
 
 
 class TestChoices:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trimtab.cli.options import Device, Dtype, Json, ModelName, SetOption, SourceTokens, given, named_settings
+from trimtab.cli.options import Device, Dtype, Json, ModelName, SourceTokens, given, named_settings
 from trimtab.cli.output import emit_json, number, print_table, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
@@ -61,6 +61,14 @@ JudgeSet = Annotated[
         metavar="NAME=VALUE",
         help="Of openai: and local:, temperature (0; published 0.7, 0.01); of openai:, cache (a folder), "
         "requests_per_minute, concurrency (8), input_price and output_price (a million tokens). May be repeated.",
+    ),
+]
+More = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Another setting of the protocol, such as unreadable=zero; may be repeated.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="Rows a forward.")]
@@ -171,7 +179,7 @@ def axbench(
     judge_set: JudgeSet = None,
     seed: Seed = None,
     batch_size: BatchSize = 32,
-    more: SetOption = None,
+    more: More = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
@@ -221,7 +229,7 @@ def refusal(
     judge_set: JudgeSet = None,
     seed: Seed = None,
     batch_size: BatchSize = 32,
-    more: SetOption = None,
+    more: More = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
@@ -266,7 +274,7 @@ def backdoor(
     judge_set: JudgeSet = None,
     seed: Seed = None,
     batch_size: BatchSize = 32,
-    more: SetOption = None,
+    more: More = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
@@ -307,7 +315,7 @@ def utility(
     scale: Scale = "gap",
     seed: Seed = None,
     batch_size: BatchSize = 8,
-    more: SetOption = None,
+    more: More = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
@@ -362,7 +370,7 @@ def faithfulness(
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
     batch_size: BatchSize = 32,
-    more: SetOption = None,
+    more: More = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,
@@ -406,7 +414,7 @@ def steerability(
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
     batch_size: BatchSize = 32,
-    more: SetOption = None,
+    more: More = None,
     device: Device = None,
     dtype: Dtype = None,
     source_tokens: SourceTokens = None,

@@ -41,7 +41,7 @@ class ConceptSet:
     @property
     def identity(self) -> Mapping[str, Any]:
         """What decides their numbers, for a run's configuration."""
-        return {"source": self.source, "concepts": [dict(concept.identity) for concept in self.concepts]}
+        return {"concepts": [dict(concept.identity) for concept in self.concepts]}
 
 
 def load_concepts(

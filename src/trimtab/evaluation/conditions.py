@@ -17,7 +17,7 @@ from trimtab.evaluation.divergences import Behind, moved, plain_states
 from trimtab.evaluation.jobs import Job, seed_of
 from trimtab.evaluation.prompt_sets import PromptSet
 from trimtab.evaluation.rated import Rated
-from trimtab.evaluation.records import Log
+from trimtab.evaluation.records import Log, finite
 from trimtab.evaluation.statistics import Interval, bootstrap, wilson
 from trimtab.models import Model
 from trimtab.progress import Progress, ProgressCallback
@@ -142,7 +142,7 @@ def measure_kl(
                 states[condition] = plain_states(model, behind)
             found = moved(model, dose.contender, dose.way, dose.multiplier, behind, states[condition])
             log.append(
-                {**dose.columns, "condition": condition, "prompt": row["prompt"], "name": KL, "value": one.kl}
+                {**dose.columns, "condition": condition, "prompt": row["prompt"], "name": KL, "value": finite(one.kl)}
                 for row, one, key in zip(rows, found, keys, strict=True)
                 if key not in done
             )

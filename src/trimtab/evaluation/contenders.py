@@ -66,8 +66,8 @@ class Contender:
         return any(self.vector.edits[index].scales != "nothing" for index in self.vector.directions[way])
 
     def calibrated(self, way: str) -> float:
-        """The multiplier that it has by itself."""
-        return 1.0 if self.vector is None else self.vector.multipliers.get(way, 1.0)
+        """The multiplier that it has by itself: what was found along the gap says nothing of the published scale."""
+        return 1.0 if self.vector is None or self.scale != "gap" else self.vector.multipliers.get(way, 1.0)
 
     def tried(self, way: str, multipliers: Sequence[float] = ()) -> tuple[float, ...]:
         """The multipliers at which it is tried: its list, else those given, else its own one; 1 where it has no factor.

@@ -15,7 +15,7 @@ from trimtab.evaluation.identity import identity_of, info_of
 from trimtab.evaluation.protocols.protocol import Asked, Protocol
 from trimtab.evaluation.protocols.registry import PROTOCOLS
 from trimtab.evaluation.rating import estimate, question_about
-from trimtab.evaluation.records import Run, open_run
+from trimtab.evaluation.records import SUMMARY, Run, open_run
 from trimtab.evaluation.setting_kinds import typed
 from trimtab.fitting.settings import MAX_SEED, build_settings, check_number
 from trimtab.models.apply import is_steered
@@ -86,10 +86,10 @@ def evaluate(
     """
     protocol = find_protocol(name)
     _check(protocol, asked)
-    if protocol.jobs is not None:
-        protocol.jobs(asked)  # what a plan refuses is refused before an older run is overwritten
+    is_finished = (Path(out) / SUMMARY).exists() and not overwrite
+    _require(protocol, asked, rated=is_finished)  # what a plan refuses is refused before an older run is overwritten
     identity = identity_of(asked.model, asked.contenders, asked.judge, asked.settings, dict(asked.data.identity))
-    about = info_of(asked.model, batch_size=asked.batch_size, **dict(info or {}))
+    about = info_of(asked.model, data=asked.data.source, batch_size=asked.batch_size, **dict(info or {}))
     with open_run(out, name, identity, about, overwrite=overwrite) as run:
         protocol.run(asked, run)
         summary = protocol.summarise(run)
@@ -130,11 +130,16 @@ def _check(protocol: Protocol, asked: Asked) -> None:
     for contender in with_plain(asked.contenders):
         contender.require_fit(asked.model)
     _check_judge(protocol, asked)
+
+
+def _require(protocol: Protocol, asked: Asked, *, rated: bool) -> None:
+    """Raise InputError for what the plan refuses, or would keep the judge from rating, before any text is written."""
     jobs = [] if protocol.jobs is None else protocol.jobs(asked)
-    if asked.judge is not None:
-        aspects = [each for each in protocol.aspects if each in asked.judge.aspects]
-        prompts = {(job.concept, job.condition, job.number): job for job in jobs}
-        asked.judge.require([question_about(job, aspect, "") for job in prompts.values() for aspect in aspects])
+    if asked.judge is None or rated:
+        return
+    aspects = [each for each in protocol.aspects if each in asked.judge.aspects]
+    prompts = {(job.concept, job.condition, job.number): job for job in jobs}
+    asked.judge.require([question_about(job, aspect, "") for job in prompts.values() for aspect in aspects])
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

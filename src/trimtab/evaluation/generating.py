@@ -115,6 +115,7 @@ def _work(job: Job) -> _Work:
 
 def _ready(model: Model, group: Sequence[Job], stack: ExitStack) -> list[_Row]:
     """The rows of a group; what changes the model's weights is at work until the stack is closed."""
+    plain: dict[int, RenderedPrompt] = {}  # a prompt of many jobs is one object
     steerings: dict[_Work, Any] = {}
     rows = []
     for job in group:
@@ -123,8 +124,12 @@ def _ready(model: Model, group: Sequence[Job], stack: ExitStack) -> list[_Row]:
             steerings[key] = _applied(model, job, stack)
         steering, change = steerings[key]
         asked: Prompt = job.prompt if change is None else change(job.prompt)
-        other = None if asked == job.prompt else as_messages(asked)
-        rows.append(_Row(job, other, model.chat.render(asked), steering))
+        if asked is not job.prompt and asked != job.prompt:
+            rows.append(_Row(job, as_messages(asked), model.chat.render(asked), steering))
+            continue
+        if id(job.prompt) not in plain:
+            plain[id(job.prompt)] = model.chat.render(job.prompt)
+        rows.append(_Row(job, None, plain[id(job.prompt)], steering))
     return rows
 
 

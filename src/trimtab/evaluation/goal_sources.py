@@ -94,7 +94,6 @@ class GoalSources:
         texts = None if self.texts is None else list(self.texts)
         wishes = {name: list(self.wishes[name]) for name in self.asked}
         return {
-            "source": self.source,
             "goals": self.space.record(),
             "asked": list(self.asked),
             "n": len(self.prompts),

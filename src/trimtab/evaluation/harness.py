@@ -68,7 +68,7 @@ class HarnessSettings:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What one task found.
+    """What one task found, or one part of a group.
 
     Attributes:
         items: A record an item and filter: `task` as it was asked for, `subtask`, `item` (its number), `filter`,
@@ -160,13 +160,36 @@ def check_work(model: Model, work: Applied, settings: HarnessSettings) -> None:
 def run_task(
     model: Model, task: HarnessTask, work: Applied, settings: HarnessSettings, batch_size: int = 8
 ) -> TaskResult:
-    """Run one task with the harness's own `evaluate`; the model, its modes and all random generators stay as they are.
-
-    It is called as `simple_evaluate` calls it, without what that looks up of the machine (git, drivers) in each call.
+    """Run one task, a group part by part.
 
     Args:
         model: The model.
         task: From `load_tasks`.
+        work: What is at work on the model.
+        settings: How it is run.
+        batch_size: As of `run_part`.
+
+    Raises:
+        MissingExtraError: lm_eval is not installed.
+        InputError: As of `run_part`.
+    """
+    found = [run_part(model, task, part, work, settings, batch_size) for part in task.parts]
+    figures = {part: each for one in found for part, each in one.figures.items()}
+    return TaskResult([item for one in found for item in one.items], figures, sum(one.truncated for one in found))
+
+
+def run_part(
+    model: Model, task: HarnessTask, part: str, work: Applied, settings: HarnessSettings, batch_size: int = 8
+) -> TaskResult:
+    """Run one part of a task with the harness's own `evaluate`; the model, its modes and generators stay as they are.
+
+    It is called as `simple_evaluate` calls it, without what that looks up of the machine (git, drivers) in each call.
+    No batch holds items of two parts, and random generators begin anew in each: what else is run, plays no part.
+
+    Args:
+        model: The model.
+        task: From `load_tasks`.
+        part: One of its parts.
         work: What is at work on the model.
         settings: How it is run.
         batch_size: Rows a forward; the harness draws examples before any batch, so it changes nothing but the time and
@@ -181,10 +204,10 @@ def run_task(
         lm = harness_model(model, work, batch_size=batch_size)
         from lm_eval.evaluator import evaluate
 
-        _show_examples(task, settings)
+        _show_examples(task, part, settings)
         found = evaluate(
             lm,
-            {"tasks": dict(task.parts), "groups": {}, "group_map": {}},
+            {"tasks": {part: task.parts[part]}, "groups": {}, "group_map": {}},
             limit=settings.limit,
             bootstrap_iters=0,
             log_samples=True,
@@ -193,22 +216,20 @@ def run_task(
         )
     assert found is not None  # it is, on the first of several processes and where there is one
     if lm.truncated:
-        logger.warning("%s: %d requests are longer than the context and lost their beginning", task.name, lm.truncated)
+        logger.warning("%s: %d requests are longer than the context and lost their beginning", part, lm.truncated)
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = found["samples"]  # pyright: ignore
-    items = [_item(task, part, sample) for part in task.parts for sample in samples[part]]
-    _check_numbers(task, items)
+    items = [_item(task, part, sample) for sample in samples[part]]
+    _check_numbers(part, items)
     results: Mapping[str, Mapping[str, Any]] = found["results"]  # pyright: ignore
-    figures = {part: _figures(results[part]) for part in task.parts}
-    return TaskResult(items, figures, lm.truncated)
+    return TaskResult(items, {part: _figures(results[part])}, lm.truncated)
 
 
-def _show_examples(task: HarnessTask, settings: HarnessSettings) -> None:
+def _show_examples(task: HarnessTask, part: str, settings: HarnessSettings) -> None:
     """Say how many examples stand before a question, and from which seed they are drawn, as `simple_evaluate` does."""
-    for name, part in task.parts.items():
-        own = task.examples[name]
-        wanted = own if own == 0 or settings.num_fewshot is None else settings.num_fewshot
-        part.set_config(key="num_fewshot", value=wanted or 0)
-        part.set_fewshot_seed(seed=settings.seed)
+    own = task.examples[part]
+    wanted = own if own == 0 or settings.num_fewshot is None else settings.num_fewshot
+    task.parts[part].set_config(key="num_fewshot", value=wanted or 0)
+    task.parts[part].set_fewshot_seed(seed=settings.seed)
 
 
 def _item(task: HarnessTask, part: str, sample: Mapping[str, Any]) -> Item:
@@ -236,7 +257,7 @@ def _item(task: HarnessTask, part: str, sample: Mapping[str, Any]) -> Item:
     }
 
 
-def _check_numbers(task: HarnessTask, items: Sequence[Item]) -> None:
+def _check_numbers(part: str, items: Sequence[Item]) -> None:
     for item in items:
         if not item["metrics"]:
             raise InputError(
@@ -244,7 +265,7 @@ def _check_numbers(task: HarnessTask, items: Sequence[Item]) -> None:
                 "can be compared item by item; choose another task, such as one with acc or exact_match"
             )
     if not items:
-        raise InputError(f"task {task.name!r} has no items; look at its data")
+        raise InputError(f"task {part!r} has no items; look at its data")
 
 
 def _figures(results: Mapping[str, Any]) -> dict[str, float]:

@@ -72,12 +72,11 @@ class HarnessTask:
 
     def keys(self, limit: int | None) -> list[tuple[str, int, str]]:
         """Part, item and filter of every record that running it gives."""
-        return [
-            (part, item, name)
-            for part in self.parts
-            for name in self.filters(part)
-            for item in range(self.size(part, limit))
-        ]
+        return [key for part in self.parts for key in self.keys_of(part, limit)]
+
+    def keys_of(self, part: str, limit: int | None) -> list[tuple[str, int, str]]:
+        """Those of one part."""
+        return [(part, item, name) for name in self.filters(part) for item in range(self.size(part, limit))]
 
     @property
     def identity(self) -> dict[str, Any]:

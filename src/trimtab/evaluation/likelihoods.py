@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trimtab.evaluation.records import Log
+from trimtab.evaluation.records import Log, finite
 from trimtab.fitting.likelihood import log_likelihoods
 from trimtab.models import Model
 from trimtab.progress import Progress, ProgressCallback
@@ -33,7 +33,7 @@ def measure_nll(
         prompts = [model.chat.render(row["messages"]) for row in chunk]
         found = log_likelihoods(model, prompts, [row["ids"] for row in chunk])
         log.append(
-            {"id": row["id"], "name": NLL, "value": -float(part.mean()), "n": len(part)}
+            {"id": row["id"], "name": NLL, "value": finite(-float(part.mean())), "n": len(part)}
             for row, part, wanted in zip(chunk, found, left, strict=True)
             if wanted
         )

@@ -47,7 +47,6 @@ class PromptSet:
     def identity(self) -> Mapping[str, Any]:
         """What decides them, for a run's configuration."""
         return {
-            "source": self.source,
             "n": {name: len(prompts) for name, prompts in self.prompts.items()},
             "hash": digest(
                 {

@@ -19,12 +19,12 @@ class Rated:
     Attributes:
         row: Its row of `generations.jsonl`.
         ratings: By aspect; None for what could not be read.
-        measures: By name.
+        measures: By name; None for what is not finite.
     """
 
     row: Mapping[str, Any]
     ratings: Mapping[str, float | None]
-    measures: Mapping[str, float]
+    measures: Mapping[str, float | None]
 
     def __getitem__(self, column: str) -> Any:
         return self.row[column]
@@ -35,7 +35,7 @@ def rated(run: Run) -> list[Rated]:
     ratings: dict[str, dict[str, float | None]] = {}
     for row in run.log("ratings").rows:
         ratings.setdefault(row["id"], {})[row["aspect"]] = row["rating"]
-    measures: dict[str, dict[str, float]] = {}
+    measures: dict[str, dict[str, float | None]] = {}
     for row in run.log("measures").rows:
         if "id" in row:
             measures.setdefault(row["id"], {})[row["name"]] = row["value"]
@@ -54,12 +54,15 @@ def counts(run: Run) -> dict[str, int]:
 
 
 def unreadable_notes(run: Run, treated: str = "exclude") -> list[str]:
-    """What a reader has to know of replies that could not be read; nothing where all could."""
-    found = counts(run)
-    if not found["unreadable"]:
-        return []
-    what = "left out of every mean" if treated == "exclude" else "counted as 0, as the published code does"
-    return [f"{found['unreadable']} of {found['ratings']} ratings could not be read; they are {what}."]
+    """What a reader has to know of replies that could not be read and measures that are no numbers."""
+    found, notes = counts(run), []
+    if found["unreadable"]:
+        what = "left out of every mean" if treated == "exclude" else "counted as 0, as the published code does"
+        notes.append(f"{found['unreadable']} of {found['ratings']} ratings could not be read; they are {what}.")
+    measures = run.log("measures").rows
+    if broken := sum(row["value"] is None for row in measures):
+        notes.append(f"{broken} of {len(measures)} measures are not finite, and left out: the model broke there.")
+    return notes
 
 
 def sample_blocks(texts: Iterable[Rated], chosen: Mapping[tuple[str, str, str | None], float | None]) -> list[Any]:
@@ -107,4 +110,6 @@ def _spread(keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     for key in keys:
         groups.setdefault(key[:3], []).append(key)
     each = max(1, SHOWN // max(1, len(groups)))
-    return [key for group in groups.values() for key in group[:each]]
+    chosen = [key for group in groups.values() for key in group[:each]]
+    step = max(1, -(-len(chosen) // SHOWN))  # more groups than places: every so many
+    return chosen[::step]

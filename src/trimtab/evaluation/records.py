@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """sha256 (hex) over the canonical JSON of a value."""
     return hashlib.sha256(canonical(value).encode("utf-8", errors="backslashreplace")).hexdigest()
+
+
+def finite(number: float) -> float | None:
+    """A number as a log takes it: None where it is not finite, as those of a model that was steered too far may be."""
+    return number if math.isfinite(number) else None
 
 
 class Log:

@@ -245,7 +245,9 @@ class SteerabilitySource:
         if not self.is_organism:
             return read_steerability(Path(self.texts), None if self.corpus is None else Path(self.corpus), self.n)
         goals = self.goals or concepts_of(contenders)
-        return organism_steerability(goals, n=self.n, seed=self.seed) if goals else organism_steerability(n=self.n)
+        if not goals:
+            return organism_steerability(n=self.n, seed=self.seed)
+        return organism_steerability(goals, n=self.n, seed=self.seed)
 
     def beside(self, folder: Path) -> SteerabilitySource:
         """The same with relative paths taken from a folder."""

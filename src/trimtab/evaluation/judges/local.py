@@ -10,6 +10,7 @@ from trimtab.clients.cost import Estimate
 from trimtab.evaluation.judges.asking import AskingJudge
 from trimtab.evaluation.judges.judge import Question
 from trimtab.evaluation.judges.wording import words
+from trimtab.models.weights import weights_sample
 from trimtab.progress import ProgressCallback
 from trimtab.steering.content import JSON
 
@@ -57,12 +58,15 @@ class LocalJudge(AskingJudge):
     @property
     def _who(self) -> Mapping[str, JSON]:
         card = self._model.card()
+        here = {name: weight for name, weight in self._model.hf.named_parameters() if not weight.is_meta}
         return {
             "kind": "local",
             "model": card.id,
             "revision": card.revision,
             "template": card.template_fingerprint,
             "dtype": str(self._model.dtype).removeprefix("torch."),
+            # a model that was trained on is another judge, under whatever name
+            "weights": weights_sample(here),
             "seed": self._seed,
         }
 

@@ -7,12 +7,16 @@ A concept has ten instructions. Each is answered at every multiplier, sampled at
 concept, instruction and fluency; the score is their harmonic mean. The multiplier is chosen on one half of the
 instructions and reported on the other. To suppress, the prompt asks for the concept, and 2 - concept counts.
 
-Deviations: seeds are a job's own; what has no factor is generated once; perplexity is of the answer alone behind the
-prompt, for every contender; hard negatives have a figure of their own; unreadable ratings are left out.
+Deviations: seeds are a job's own; what has no factor is generated once; tokens are drawn from the whole distribution,
+not from the 50 likeliest as transformers does unless told otherwise; multipliers move a vector in its own unit and not
+by the largest latent of its concept; perplexity is of the answer alone behind the prompt, for every contender, and a
+geometric mean; hard negatives have a figure of their own; unreadable ratings are left out. Not here: attacks on
+suppression (overwriting, many examples), detection by prompts and bags of words, and the 100 to 1 imbalance.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +31,7 @@ from trimtab.evaluation.jobs import Job, seed_of
 from trimtab.evaluation.judges import RATED, Judge
 from trimtab.evaluation.likelihoods import measure_nll
 from trimtab.evaluation.rating import rate
-from trimtab.evaluation.records import Log, Run
+from trimtab.evaluation.records import Log, Run, finite
 from trimtab.evaluation.statistics import split_half
 from trimtab.models import Model
 from trimtab.progress import Progress, ProgressCallback
@@ -46,7 +50,12 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
     "cdas-9b": (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0),
     "unit": (1.0,),
 }
-"""Multipliers by name: our own in units of the gap, and the published lists."""
+"""Multipliers by name: our own, and the numbers of the published lists.
+
+Here every multiplier moves a vector in its own unit (for clamps and differences of means the gap between the classes;
+with `scale="published"` a clamp's factor). AxBench multiplies a unit vector by them, and by the concept's largest
+latent.
+"""
 HEAT_TEXTS = 2
 """Texts of each category whose tokens' values are kept, for a look at them."""
 
@@ -218,11 +227,16 @@ def _read_rows(model: Model, concept: Concept, readable: Sequence[Contender]) ->
                     "concept": concept.name,
                     "text": k,
                     "category": text.category,
-                    "value": max(latents.values),
+                    "value": finite(max(latents.values, key=_order)),
                     "tokens": list(latents.tokens) if shown else None,
-                    "values": [round(value, 4) for value in latents.values] if shown else None,
+                    "values": [finite(round(value, 4)) for value in latents.values] if shown else None,
                     "negative": probe.negative,
                     "positive": probe.positive,
                 }
             )
     return rows
+
+
+def _order(value: float) -> float:
+    """A value that is no number counts as the largest, so that a text with one has no score."""
+    return math.inf if math.isnan(value) else value

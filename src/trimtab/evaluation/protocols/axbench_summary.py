@@ -37,6 +37,10 @@ from trimtab.evaluation.statistics import (
 TITLE = {"elicit": "Eliciting: concept in", "suppress": "Suppressing: concept out"}
 PROMPTED = "prompted"
 """Row of the plain model on prompts that ask for the concept: what eliciting is measured against."""
+FEW = 10
+"""Concepts below which a bootstrap over them is rough."""
+READ = 60
+"""Most pairs of contender and concept whose tokens a page shows."""
 QUESTION = (
     "Does the text show the concept (or, suppressed, no longer show it), does it still answer the instruction, and is "
     "it fluent? Each is rated 0 to 2 and the score is their harmonic mean. Multipliers are chosen on one half of the "
@@ -53,6 +57,16 @@ class Results:
     """
 
     run: Run
+
+    @cached_property
+    def n_concepts(self) -> int:
+        """How many concepts there are."""
+        return len({text["concept"] for text in self.texts})
+
+    @property
+    def unit(self) -> str:
+        """What intervals are over, in words."""
+        return "over concepts" if self.n_concepts > 1 else "over the prompts of the one concept"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -155,7 +169,7 @@ def summarise(run: Run) -> dict[str, Any]:
 
 
 def _table(results: Results, way: str) -> dict[str, Any]:
-    better = "higher" if way == "elicit" else "lower"
+    better, reference = "higher" if way == "elicit" else "lower", results.settings["reference"]
     columns = [
         blocks.column("score", "score", "higher"),
         blocks.column("concept", "concept", better),
@@ -164,7 +178,7 @@ def _table(results: Results, way: str) -> dict[str, Any]:
         blocks.column("oracle", "score in hindsight", "higher"),
         blocks.column("multiplier", "multiplier", None),
         *([blocks.column("perplexity", "perplexity", "lower")] if results.settings["perplexity"] else []),
-        blocks.column("wins", f"won/tied/lost to {results.settings['reference']}", None),
+        *([blocks.column("wins", f"won/tied/lost to {reference}", None)] if reference in results.labels(way) else []),
     ]
     rows = {PLAIN: _figures(results, results.plain(CONDITIONS[way]), way)}
     if way == "elicit" and results.plain(CARRYING):
@@ -172,9 +186,11 @@ def _table(results: Results, way: str) -> dict[str, Any]:
     for label in results.labels(way):
         rows[label] = _figures(results, results.reported(label, way), way) | _chosen(results, label, way)
     asked = "that do not ask for it" if way == "elicit" else "that ask for it"
-    note = f"On prompts {asked}. Intervals: 95 %, over concepts. {PLAIN} is the model itself" + (
+    note = f"On prompts {asked}. Intervals: 95 %, {results.unit}. {PLAIN} is the model itself" + (
         f", {PROMPTED} the model itself where the prompt asks for the concept." if PROMPTED in rows else "."
     )
+    if results.settings["perplexity"]:
+        note += " Perplexity is exp of the mean nats a token over texts, so a geometric mean."
     return blocks.table(way, TITLE[way], note, columns, rows)
 
 
@@ -189,7 +205,8 @@ def _figures(results: Results, texts: Sequence[Rated], way: str) -> dict[str, An
 
 def _perplexity(results: Results, texts: Sequence[Rated]) -> Interval | None:
     """exp of the mean over concepts of the answers' nats a token."""
-    nats = results.over_concepts((text["concept"], text.measures.get(NLL)) for text in texts if NLL in text.measures)
+    found = [text for text in texts if text.measures.get(NLL) is not None]
+    nats = results.over_concepts((text["concept"], text.measures[NLL]) for text in found)
     if nats is None:
         return None
     low, high = (None if end is None else perplexity(end) for end in (nats.low, nats.high))
@@ -237,7 +254,7 @@ def _doses(results: Results, label: str, way: str, measure: str) -> list[tuple[f
 
 def _curve(results: Results, way: str, measure: str) -> dict[str, Any]:
     lines = [blocks.series(label, _doses(results, label, way, measure)) for label in results.labels(way)]
-    note = "All prompts, both halves; bands are 95 % over concepts. One point: it has no multiplier."
+    note = f"All prompts, both halves; bands are 95 %, {results.unit}. One point: it has no multiplier."
     return blocks.curve(
         f"{way}-{measure}", f"{TITLE[way]}, {measure} by multiplier", note, "multiplier", f"{measure} (0 to 2)", lines
     )
@@ -319,7 +336,8 @@ def _detection_table(results: Results) -> list[dict[str, Any]]:
     """One table, where something was read: how well each vector tells texts with its concept from others."""
     texts: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in results.run.log("items").rows:
-        texts.setdefault((row["label"], row["concept"]), {}).setdefault(row["category"], []).append(row["value"])
+        if row["value"] is not None:
+            texts.setdefault((row["label"], row["concept"]), {}).setdefault(row["category"], []).append(row["value"])
     figures: dict[str, dict[str, list[tuple[str, float | None]]]] = {}
     for (label, concept), by_category in texts.items():
         positive, negative = by_category.get("positive", []), by_category.get("negative", [])
@@ -360,11 +378,13 @@ def _tokens(results: Results) -> list[dict[str, Any]]:
         entry = found.setdefault(
             (row["label"], row["concept"]), {"label": row["label"], "concept": row["concept"], "texts": []}
         )
-        entry["texts"].append({"category": row["category"], "tokens": row["tokens"], "values": row["values"]})
+        read = [0.0 if value is None else value for value in row["values"]]
+        entry["texts"].append({"category": row["category"], "tokens": row["tokens"], "values": read})
         values = [value for text in entry["texts"] for value in text["values"]]
         entry["negative"] = min(values) if row["negative"] is None else row["negative"]
         entry["positive"] = max(values) if row["positive"] is None else row["positive"]
-    return list(found.values())
+    entries = list(found.values())
+    return entries[:: max(1, -(-len(entries) // READ))]
 
 
 def _notes(results: Results) -> list[str]:
@@ -373,6 +393,15 @@ def _notes(results: Results) -> list[str]:
         for label, way, concept in results.scores
         if (label, way, concept) not in results.selected
     ]
-    if not missing:
-        return []
-    return [f"No multiplier could be chosen for {', '.join(missing)}: no rating of the selecting half could be read."]
+    notes = []
+    if missing:
+        notes.append(
+            f"No multiplier could be chosen for {', '.join(missing)}: no rating of the selecting half could be read."
+        )
+    reference, labels = results.settings["reference"], {label for label, _, _ in results.scores}
+    if reference not in labels and len(labels) > 1:
+        notes.append(f"No contender is called {reference!r}, so there are no wins (setting `reference`).")
+    if 0 < results.n_concepts < FEW:
+        few = f"{results.n_concepts} concept{'s' if results.n_concepts > 1 else ''}"
+        notes.append(f"With {few}, intervals say little about others.")
+    return notes

@@ -186,7 +186,7 @@ def _row(run: Run, answered: Answered, dose: tuple[str, str | None, float | None
     values = [
         row["value"]
         for row in run.log("measures").rows
-        if (row["label"], row["way"], row["multiplier"], row["name"]) == (*dose, KL)
+        if row["value"] is not None and (row["label"], row["way"], row["multiplier"], row["name"]) == (*dose, KL)
     ]
     found[KL] = blocks.cell(answered.mean(values)) if values else None
     return found

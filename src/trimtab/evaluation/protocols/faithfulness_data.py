@@ -63,7 +63,6 @@ class FaithfulnessData:
             for kind, prompts in self.prompts.items()
         }
         return {
-            "source": self.source,
             "n": {**{kind: len(prompts) for kind, prompts in self.prompts.items()}, "texts": len(self.texts)},
             "hash": digest({"prompts": turns, "texts": list(self.texts)}),
             "kinds": dict(self.kinds),

@@ -96,7 +96,8 @@ def _plain(results: Results, name: str, concepts: Iterable[str]) -> Interval | N
     if known is not None:
         return Interval(known, known, known, len(list(concepts)))
     values = results.values[name].get(Spot(PLAIN, None, None), {})
-    kinds = {concept: values.get(results.kinds[concept], []) for concept in concepts}
+    # concepts of a kind share its texts, which would count once for each
+    kinds = {kind: values.get(kind, []) for kind in dict.fromkeys(results.kinds[concept] for concept in concepts)}
     return _shown(results, name, results.mean({concept: group for concept, group in kinds.items() if group}))
 
 

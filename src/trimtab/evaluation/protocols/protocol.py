@@ -19,6 +19,11 @@ class Data(Interface):
     """Prompts and texts of a protocol."""
 
     @property
+    def source(self) -> str:
+        """Where they are from, for people."""
+        ...
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """What decides them, for a run's configuration."""
         ...

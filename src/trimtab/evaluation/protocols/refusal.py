@@ -29,7 +29,7 @@ from trimtab.evaluation.judges import Judge
 from trimtab.evaluation.prompt_sets import HARMFUL, HARMLESS, SAFE, PromptSet
 from trimtab.evaluation.rated import Rated, counts, rated, sample_blocks, unreadable_notes
 from trimtab.evaluation.rating import rate
-from trimtab.evaluation.records import Log, Run
+from trimtab.evaluation.records import Log, Run, finite
 from trimtab.fitting.likelihood import kl_divergences
 from trimtab.models import Model
 from trimtab.progress import ProgressCallback
@@ -139,7 +139,13 @@ def _measure_ends(model: Model, prompts: PromptSet, given: Sequence[Dose], log: 
             steered = steered_states(model, dose.contender, dose.way, dose.multiplier, ends[steered_on])
             found = kl_divergences(model, plain[plain_on], steered)
             log.append(
-                {**dose.columns, "condition": steered_on, "prompt": number, "name": name, "value": float(part.mean())}
+                {
+                    **dose.columns,
+                    "condition": steered_on,
+                    "prompt": number,
+                    "name": name,
+                    "value": finite(float(part.mean())),
+                }
                 for number, (part, key) in enumerate(zip(found, keys, strict=True))
                 if key not in done
             )
@@ -245,7 +251,8 @@ def _row(
         values = [
             row["value"]
             for row in run.log("measures").rows
-            if (row["label"], row["way"], row["multiplier"], row["name"]) == (*dose, name)
+            if row["value"] is not None
+            and (row["label"], row["way"], row["multiplier"], row["name"]) == (*dose, name)
             and condition in (None, row["condition"])
         ]
         found[key] = blocks.cell(answered.mean(values)) if values else None

@@ -9,7 +9,7 @@ concepts, where a label has several).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.errors import InputError
 from trimtab.evaluation.choices import TASK, Questions, run_choices
 from trimtab.evaluation.contenders import Contender, with_plain
-from trimtab.evaluation.harness import SEED, HarnessSettings, Item, check_work, run_task
+from trimtab.evaluation.harness import SEED, HarnessSettings, Item, check_work, run_part
 from trimtab.evaluation.harness_tasks import HarnessTask, load_tasks, task_names
 from trimtab.evaluation.jobs import IDENTITY
 from trimtab.evaluation.records import Log, Run, digest
@@ -103,6 +103,11 @@ class UtilityData:
 
     tasks: tuple[HarnessTask, ...]
     questions: Questions
+
+    @property
+    def source(self) -> str:
+        """Where they are from, for people."""
+        return ", ".join([*(task.name for task in self.tasks), *(["organism"] if self.questions else [])])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -192,7 +197,7 @@ def run_utility(
         settings: See there.
         run: Where it goes.
         batch_size: Rows a forward of the harness.
-        progress: Told of every task that a contender has done.
+        progress: Told of every task that a contender has done, of a group of every part.
 
     Raises:
         InputError: A contender for another model, or one that these settings cannot ask; it comes before any answer.
@@ -203,7 +208,8 @@ def run_utility(
         if data.tasks:
             with use.applied(model) as work:
                 check_work(model, work, settings.harness)
-    done, began, total = 0, time.monotonic(), len(plan) * (len(data.tasks) + bool(data.questions))
+    parts = sum(len(task.parts) for task in data.tasks)
+    done, began, total = 0, time.monotonic(), len(plan) * (parts + bool(data.questions))
 
     def told(n: int) -> None:
         nonlocal done
@@ -218,8 +224,8 @@ def run_utility(
         for use in plan:
             with use.applied(model) as work:
                 for task in data.tasks:
-                    _run_one(model, task, use, work, settings, run, batch_size)
-                    told(1)
+                    for _ in _run_one(model, task, use, work, settings, run, batch_size):
+                        told(1)
 
 
 def _ask_choices(model: Model, questions: Questions, plan: Sequence[Use], log: Log) -> None:
@@ -233,34 +239,35 @@ def _ask_choices(model: Model, questions: Questions, plan: Sequence[Use], log: L
         with group[0].applied(model) as work:
             found = run_choices(model, questions, rows, work if group[0].is_baseline else None)
         for place, use in enumerate(group):
-            _append(log, use, found[str(place)])
+            _append(log, use, found[str(place)], log.keys(*KEY))
 
 
 def _run_one(
     model: Model, task: HarnessTask, use: Use, work: Applied, settings: UtilitySettings, run: Run, batch_size: int
-) -> None:
-    """One task under one use, unless all of it is on record."""
+) -> Iterator[str]:
+    """One task under one use, part by part, without those that are on record; yields each part that is there now."""
     log, columns = run.log("items"), tuple(use.columns.values())
-    wanted = {(*columns, task.name, *key) for key in task.keys(settings.limit)}
-    if wanted <= log.keys(*KEY):
-        return
-    result = run_task(model, task, work, settings.harness, batch_size)
-    figures = [(part, name, value) for part, found in result.figures.items() for name, value in found.items()]
-    _note(run.log("measures"), use, task, [*figures, (task.name, "truncated", float(result.truncated))])
-    _append(log, use, result.items)
-
-
-def _append(log: Log, use: Use, items: Iterable[Item]) -> None:
     there = log.keys(*KEY)
+    for part in task.parts:
+        if not {(*columns, task.name, *key) for key in task.keys_of(part, settings.limit)} <= there:
+            result = run_part(model, task, part, work, settings.harness, batch_size)
+            figures = [*result.figures[part].items(), ("truncated", float(result.truncated))]
+            _note(run.log("measures"), use, task, part, figures)
+            _append(log, use, result.items, there)
+        yield part
+
+
+def _append(log: Log, use: Use, items: Iterable[Item], there: Container[tuple[Any, ...]]) -> None:
+    """Put items on record that are not there."""
     rows = [{**use.columns, **item} for item in items]
     log.append(row for row in rows if tuple(row[column] for column in KEY) not in there)
 
 
-def _note(log: Log, use: Use, task: HarnessTask, figures: Iterable[tuple[str, str, float]]) -> None:
-    """Put numbers about all items of a task on record, once."""
+def _note(log: Log, use: Use, task: HarnessTask, part: str, figures: Iterable[tuple[str, float]]) -> None:
+    """Put numbers about all items of a part on record, once."""
     there = log.keys("id")
     rows: list[Mapping[str, Any]] = []
-    for part, name, value in figures:
-        about = {**use.columns, "task": task.name, "subtask": part}
+    about = {**use.columns, "task": task.name, "subtask": part}
+    for name, value in figures:
         rows.append({"id": digest({**about, "name": name})[:IDENTITY], "name": name, "value": value, **about})
     log.append(row for row in rows if (row["id"],) not in there)

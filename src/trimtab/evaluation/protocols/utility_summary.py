@@ -252,10 +252,12 @@ def _notes(results: Results) -> list[str]:
         )
         if lost:
             notes.append(f"{score}: {lost} answers have no finite score and are left out, with their pairs.")
+    truncated: dict[tuple[str, Side, str | None], float] = {}
     for row in results.run.log("measures").rows:
-        if row["name"] == "truncated" and row["value"]:
-            side = Side(row["label"], row["way"], row["multiplier"])
-            notes.append(
-                f"{row['task']}, {side}: {row['value']:g} requests exceed the context and lost their beginning."
-            )
+        if row["name"] == "truncated":
+            about = row["task"], Side(row["label"], row["way"], row["multiplier"]), row["concept"]
+            truncated[about] = truncated.get(about, 0.0) + row["value"]  # of a group, over its parts
+    for (task, side, _), n in truncated.items():
+        if n:
+            notes.append(f"{task}, {side}: {n:g} requests exceed the context and lost their beginning.")
     return notes

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -17,20 +16,24 @@ from trimtab._version import __version__
 from trimtab.errors import InputError
 from trimtab.report.comparing import compare
 from trimtab.report.page.blocks import Curve, RunReport, Scatter
+from trimtab.report.page.command import command_of
+from trimtab.report.page.heats import view_heats
+from trimtab.report.page.identity import grouped, view_identity
 from trimtab.report.page.lines import Drawing, draw_curve
 from trimtab.report.page.numbers import counted, short, whole
 from trimtab.report.page.palette import STEPS, variables
 from trimtab.report.page.points import draw_scatter
+from trimtab.report.page.room import LARGEST, ROOMS, Room, bounded, cut, sized
 from trimtab.report.page.svg import NARROW, WIDE
-from trimtab.report.page.tables import TableView, curve_table, scatter_table, view_heat, view_table
-from trimtab.report.page.texts import ProbesView, SamplesView, view_probes, view_samples
+from trimtab.report.page.tables import TableView, curve_table, fit_table, fit_tables, scatter_table, view_table
+from trimtab.report.page.texts import view_probes, view_samples
 
-LARGEST = 5_000_000
-"""Bytes that a page stays below."""
-_BUDGETS = (400_000, 150_000, 50_000, 15_000, 0)
-"""Bytes of samples, and again of tokens, that a run may fill: the most with which the page stays below `LARGEST`."""
 _UNREADABLE = "unreadable"
 _WIDTHS = {"wide": WIDE, "narrow": NARROW}
+_POINTS, _LINES = 400, 60
+"""Points of a scatter, and lines of a curve, that are drawn: of more nobody could tell one from another."""
+_COMMAND, _KEY = 4_000, 300
+"""Characters of a command that are shown, and bytes of HTML around the name of a line in a legend."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,23 @@ class Page:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A figure in both widths, with its numbers; no drawing where it has none."""
+    """A figure in both widths, with its numbers; no drawing where it has none, and `crowded` where it has too many."""
 
     title: str
     note: str
     drawings: tuple[tuple[str, Drawing], ...]
     data: TableView
+    crowded: bool
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is made of a run once, however much of it there is room for."""
+
+    report: RunReport
+    tables: tuple[TableView, ...]
+    figures: tuple[_Figure, ...]
+    identity: Mapping[str, Any]
 
 
 def make_page(reports: Sequence[RunReport]) -> Page:
@@ -63,23 +77,36 @@ def make_page(reports: Sequence[RunReport]) -> Page:
         reports: At least one, of different names.
 
     Raises:
-        InputError: No run, or so many that even without samples the page would be too large.
+        InputError: No run, or so many that even their shortest forms would be too large together.
     """
     if not reports:
         raise InputError("no run to report on; give at least one directory that `trimtab eval --out` wrote")
     template = _environment().get_template("template.html.j2")
-    figures = [_figures(report, f"run-{k + 1}") for k, report in enumerate(reports)]
-    shared = {**_frame(), "overview": _overview(reports), "counted": counted, "several": len(reports) > 1}
-    for budget in _BUDGETS:
-        samples = [view_samples(report.samples, budget) for report in reports]
-        probes = [view_probes(report.tokens, budget) for report in reports]
-        runs = [_run(*parts) for parts in zip(reports, figures, samples, probes, strict=True)]
-        html = template.render(runs=runs, **shared)
-        if len(html.encode("utf-8", errors="backslashreplace")) < LARGEST:
-            return Page(html, sum(view.left_out for view in (*samples, *probes) if view is not None))
+    prepared = [_prepare(bounded(report), f"run-{k + 1}") for k, report in enumerate(reports)]
+    overview = _overview([each.report for each in prepared])
+    shared = {**_frame(), "counted": counted, "several": len(reports) > 1}
+    for room in ROOMS:
+        runs = [_run(each, room) for each in prepared]
+        tables = fit_tables([table for _, table in overview], room.tables)
+        beside = [(protocol, table) for (protocol, _), table in zip(overview, tables, strict=True)]
+        html = _small(template.generate(runs=runs, overview=beside, **shared))
+        if html is not None:
+            views = [view for run in runs for view in (run["samples"], run["probes"]) if view is not None]
+            return Page(html, sum(view.left_out for view in views))
     raise InputError(
         f"a page of these {len(reports)} runs would be larger than {LARGEST:,} bytes; give fewer at a time"
     )
+
+
+def _small(parts: Iterable[str]) -> str | None:
+    """The parts as one text; None as soon as they are too large for a page."""
+    kept, size = [], 0
+    for part in parts:
+        size += len(part.encode("utf-8", errors="backslashreplace"))
+        if size >= LARGEST:
+            return None
+        kept.append(part)
+    return "".join(kept)
 
 
 def _environment() -> Environment:
@@ -118,43 +145,69 @@ def _frame() -> Mapping[str, Any]:
     }
 
 
-def _run(
-    report: RunReport, figures: Sequence[_Figure], samples: SamplesView | None, probes: ProbesView | None
-) -> Mapping[str, Any]:
+def _prepare(report: RunReport, prefix: str) -> _Prepared:
+    figures = [_curve(curve, f"{prefix}-curve-{k}") for k, curve in enumerate(report.curves)]
+    figures += [_scatter(scatter, f"{prefix}-scatter-{k}") for k, scatter in enumerate(report.scatters)]
+    return _Prepared(report, tuple(map(view_table, report.tables)), tuple(figures), grouped(report.identity))
+
+
+def _run(prepared: _Prepared, room: Room) -> Mapping[str, Any]:
     """A run as the template takes it."""
-    headline, *tables = map(view_table, report.tables) if report.tables else (None,)
+    report = prepared.report
+    headline, *tables = fit_tables(prepared.tables, room.tables) or (None,)
+    figures = _fitting(prepared.figures, room.figures)
+    heats, no_room = view_heats(report.heats, room.heats)
+    command, shortened = command_of(report.info)
+    about = {_words(key): value for key, value in report.info.items() if key != "command"}
+    shown = [table for table in tables if table.rows or not table.left_out]
     return {
         "report": report,
         "headline": headline,
-        "tables": tables,
+        "tables": shown,
+        "tables_left_out": len(tables) - len(shown),
         "figures": figures,
-        "heats": [view_heat(heat) for heat in report.heats],
-        "samples": samples,
-        "probes": probes,
+        "heats": heats,
+        "figures_left_out": len(prepared.figures) - len(figures) + no_room,
+        "samples": view_samples(report.samples, room.samples),
+        "probes": view_probes(report.tokens, room.tokens),
         "counts": {_words(key): value for key, value in report.counts.items()},
         "unreadable": _unreadable(report.counts),
-        "command": _command(report.info),
-        "info": {_words(key): value for key, value in report.info.items() if key != "command"},
+        "command": None if command is None else cut(command, _COMMAND),
+        "shortened": shortened,
+        "identity": view_identity(prepared.identity, room.identity),
+        "info": view_identity(about, room.identity),
     }
 
 
-def _figures(report: RunReport, prefix: str) -> list[_Figure]:
-    curves = [_curve(curve, f"{prefix}-curve-{k}") for k, curve in enumerate(report.curves)]
-    return curves + [_scatter(scatter, f"{prefix}-scatter-{k}") for k, scatter in enumerate(report.scatters)]
+def _fitting(figures: Sequence[_Figure], budget: int) -> list[_Figure]:
+    """The figures that go into so many bytes of HTML, each with as many rows of its numbers as its share allows."""
+    kept = []
+    for k, figure in enumerate(figures):
+        drawn = sized(figure.title) + sized(figure.note) + sum(_drawn(drawing) for _, drawing in figure.drawings)
+        data, size = fit_table(figure.data, max(0, budget // (len(figures) - k) - drawn))
+        if drawn + size <= budget:
+            budget -= drawn + size
+            kept.append(replace(figure, data=data))
+    return kept
+
+
+def _drawn(drawing: Drawing) -> int:
+    keys = sum(_KEY + sized(key.label) for key in drawing.keys)
+    return len(drawing.svg.encode("utf-8", errors="backslashreplace")) + keys
 
 
 def _curve(curve: Curve, salt: str) -> _Figure:
-    drawings = ()
-    if any(y is not None for series in curve.series for y in series.y):
+    drawings, crowded = (), len(curve.series) > _LINES
+    if not crowded and any(y is not None for series in curve.series for y in series.y):
         drawings = tuple((name, draw_curve(curve, width, f"{salt}-{name}")) for name, width in _WIDTHS.items())
-    return _Figure(curve.title, curve.note, drawings, curve_table(curve))
+    return _Figure(curve.title, curve.note, drawings, curve_table(curve), crowded)
 
 
 def _scatter(scatter: Scatter, salt: str) -> _Figure:
-    drawings = ()
-    if scatter.points:
+    drawings, crowded = (), len(scatter.points) > _POINTS
+    if scatter.points and not crowded:
         drawings = tuple((name, draw_scatter(scatter, width, f"{salt}-{name}")) for name, width in _WIDTHS.items())
-    return _Figure(scatter.title, scatter.note, drawings, scatter_table(scatter))
+    return _Figure(scatter.title, scatter.note, drawings, scatter_table(scatter), crowded)
 
 
 def _overview(reports: Sequence[RunReport]) -> Sequence[tuple[str, TableView]]:
@@ -198,13 +251,3 @@ def _alike(value: Any) -> bool:
     if not all(isinstance(entry, Mapping) and list(entry) == list(value[0]) for entry in value):
         return False
     return len(value[0]) <= 8 and not any(isinstance(held, Mapping | list) for one in value for held in one.values())
-
-
-def _command(info: Mapping[str, Any]) -> str | None:
-    """The command line of a run, to be typed again; None if the run does not say it."""
-    command = info.get("command")
-    if isinstance(command, str):
-        return command
-    if isinstance(command, Sequence) and command:
-        return shlex.join(map(str, command))
-    return None

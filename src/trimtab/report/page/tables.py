@@ -1,18 +1,21 @@
-"""Tables and heat maps as a template shows them: texts of cells, marks of intervals, steps of a scale."""
+"""Tables as a template shows them: texts of cells, marks of intervals, steps of a scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from trimtab.report.page.blocks import Better, Cell, Column, Curve, Heat, Measured, Row, Scatter, Table
-from trimtab.report.page.numbers import DASH, counted, digits_for, exact, fixed
+from trimtab.report.page.blocks import Better, Cell, Column, Curve, Measured, Row, Scatter, Table
+from trimtab.report.page.numbers import DASH, digits_for, exact, fixed
 from trimtab.report.page.palette import STEPS
+from trimtab.report.page.room import shared, sized
 
 _MARK = 104
 """Width of an interval's mark in pixels; its dot needs 4 of them at either end."""
+_AROUND_CELL, _AROUND_ROW, _AROUND_HEAD, _AROUND = 100, 40, 190, 400
+"""Bytes of HTML around a cell's, a row's, a heading's and a table's own texts, about."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,14 @@ class HeadView:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table: headings, and rows of a label and cells."""
+    """A table: headings, rows of a label and cells, and how many rows had no room."""
 
     title: str
     note: str
     heads: tuple[HeadView, ...]
     rows: tuple[tuple[str, tuple[CellView, ...]], ...]
     intervals: bool
+    left_out: int = 0
 
 
 def view_table(table: Table) -> TableView:
@@ -61,6 +65,28 @@ def view_table(table: Table) -> TableView:
     return TableView(
         table.title, table.note, heads, rows, any(cell.interval for cells in columns for cell in cells)
     )  # fmt: skip
+
+
+def fit_tables(views: Sequence[TableView], budget: int) -> list[TableView]:
+    """Tables with as many of their first rows as go into so many bytes of HTML; what one leaves, others may take."""
+    return list(shared(views, budget, fit_table))
+
+
+def fit_table(view: TableView, budget: int) -> tuple[TableView, int]:
+    """A table with as many of its first rows as go into so many bytes of HTML, and the bytes that it takes."""
+    size = _AROUND + sized(view.title) + sized(view.note)
+    size += sum(_AROUND_HEAD + sized(head.label) for head in view.heads)
+    kept = 0
+    for label, cells in view.rows:
+        more = _AROUND_ROW + sized(label) + sum(map(_cell_bytes, cells))
+        if size + more > budget:
+            break
+        size, kept = size + more, kept + 1
+    return replace(view, rows=view.rows[:kept], left_out=view.left_out + len(view.rows) - kept), size
+
+
+def _cell_bytes(cell: CellView) -> int:
+    return _AROUND_CELL + sized(cell.text) + sized(cell.interval) + sized(cell.title) + len(cell.mark or "")
 
 
 def _cells(cells: Sequence[Cell], digits: int) -> list[CellView]:
@@ -140,46 +166,6 @@ def _without_marks(table: Table, note: str) -> TableView:
         for label, cells in view.rows
     )
     return TableView(view.title, note, view.heads, rows, view.intervals)
-
-
-@dataclass(frozen=True)
-class HeatView:
-    """A heat map: rows of a label and (text, class of its ground, exact number), the scale and its ends."""
-
-    heat: Heat
-    rows: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
-    scale: str
-    ends: tuple[str, ...]
-    missing: str
-
-
-def view_heat(heat: Heat) -> HeatView:
-    """A heat map as it is shown: from little to much, or away from zero both ways where there are both signs."""
-    present = [value for row in heat.values for value in row if value is not None]
-    digits = max(1, digits_for(present)) if present else 2
-    if present and all(float(value).is_integer() for value in present):
-        digits = 0
-    low, high = (min(present), max(present)) if present else (0.0, 0.0)
-    turns = low < 0 < high
-    if turns:
-        high = max(-low, high)
-        low = -high
-    scale = "turn" if turns else "heat"
-    rows = []
-    for label, values in zip(heat.rows, heat.values, strict=True):
-        cells = tuple(
-            (DASH, "none", "no value")
-            if value is None
-            else (fixed(value, digits), f"{scale}-{step(value, low, high)}", exact(value))
-            for value in values
-        )
-        rows.append((label, cells))
-    ends = (low, 0.0, high) if turns else (low, high)
-    missing = sum(value is None for row in heat.values for value in row)
-    return HeatView(
-        heat, tuple(rows), scale, tuple(fixed(end, digits) for end in ends),
-        counted(missing, "cell has", "cells have") + " no value" if missing else "",
-    )  # fmt: skip
 
 
 def step(value: float, low: float, high: float) -> int:

@@ -9,7 +9,8 @@ from typing import TypeVar
 from markupsafe import Markup, escape
 
 from trimtab.report.page.blocks import Entry, Sample, Tokens, TokenText
-from trimtab.report.page.numbers import short, whole
+from trimtab.report.page.numbers import short
+from trimtab.report.page.room import cut, sized
 from trimtab.report.page.tables import step
 
 LONGEST = 4_000
@@ -54,18 +55,13 @@ def view_samples(samples: Sequence[Sample], budget: int) -> SamplesView | None:
 
 
 def _shortened(entry: Entry) -> Entry:
-    more = len(entry.text) - LONGEST
-    if more <= 0:
-        return entry
-    return replace(entry, text=f"{entry.text[:LONGEST]}\N{HORIZONTAL ELLIPSIS} [{whole(more)} more characters]")
+    return replace(entry, text=cut(entry.text, LONGEST)) if len(entry.text) > LONGEST else entry
 
 
 def _size(sample: Sample) -> int:
-    return _bytes(sample.instruction) + sum(_AROUND_ENTRY + _bytes(entry.text) for entry in sample.entries)
-
-
-def _bytes(text: str) -> int:
-    return len(str(escape(text)).encode("utf-8", errors="backslashreplace"))
+    return sized(sample.instruction) + sum(
+        _AROUND_ENTRY + sized(entry.label) + sized(entry.text) for entry in sample.entries
+    )
 
 
 def _fair(items: Sequence[T], key: Callable[[T], Hashable], size: Callable[[T], int], budget: int) -> list[T]:
@@ -134,7 +130,7 @@ def view_probes(tokens: Sequence[Tokens], budget: int) -> ProbesView | None:
 
 
 def _token_bytes(text: TokenText) -> int:
-    return sum(_AROUND_TOKEN + _bytes(token) for token in text.tokens)
+    return sum(_AROUND_TOKEN + sized(token) for token in text.tokens)
 
 
 def _coloured(text: TokenText, negative: float, positive: float) -> Markup:
