@@ -124,7 +124,7 @@ def _columns(heat: Heat) -> list[int]:
     return sorted((*ranked[:ENDS], *ranked[-ENDS:]))
 
 
-def _rows(heat: Heat, ends: int) -> tuple[list[tuple[str, Sequence[float | None]]], str]:
+def _rows(heat: Heat, ends: int) -> tuple[Sequence[tuple[str, Sequence[float | None]]], str]:
     """The rows that are shown, and what is said of the others."""
     rows = list(zip(heat.rows, heat.values, strict=True))
     if len(rows) <= (MOST if ends == ENDS else 2 * ends + 1):
