@@ -295,11 +295,15 @@ def _heats(results: Results, way: str) -> list[dict[str, Any]]:
 
 
 def _layer_heats(results: Results, way: str) -> list[dict[str, Any]]:
-    """Of each method whose labels stand for one layer each, and no two for the same."""
-    places: dict[str, set[tuple[int, str]]] = {}
+    """Of each method that has several labels which stand for one layer each, and no two for the same."""
+    layers: dict[tuple[str, str], set[int]] = {}
     for each in results.run.identity["contenders"]:
-        if len(each.get("layers", ())) == 1 and each["label"] in results.labels(way):
-            places.setdefault(each["method"], set()).add((each["layers"][0], each["label"]))
+        if each.get("layers") and each["label"] in results.labels(way):
+            layers.setdefault((each["method"], each["label"]), set()).update(each["layers"])
+    places: dict[str, set[tuple[int, str]]] = {}
+    for (method, label), at in layers.items():
+        if len(at) == 1:  # a label whose concepts have layers of their own is no row of a heat
+            places.setdefault(method, set()).add((min(at), label))
     found = []
     for method, at in places.items():
         by_layer = dict(sorted(at))
