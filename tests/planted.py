@@ -19,12 +19,14 @@ import functools
 import math
 import string
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor
 
 from trimtab.data import ContrastPair, PairSet
-from trimtab.models import Model, steer
+from trimtab.models import Model, steer, writing
 from trimtab.models.tiny import tiny_model
 from trimtab.steering import Steering
 from trimtab.steering.transforms import Transform
@@ -150,6 +152,24 @@ def _blind(block: Any, u: Tensor) -> None:
         layer.weight -= torch.outer(layer.weight @ u, u)
 
 
+class _Gumbel(LogitsProcessor):
+    """Draws a token by noise on every logit: the draw of the answers on which the bounds of the tests were measured."""
+
+    def __init__(self, temperature, seeds):
+        self._temperature = temperature
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def of(self, rows):
+        part = _Gumbel(self._temperature, ())
+        part._generators = [self._generators[row] for row in rows]
+        return part
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        uniform = torch.stack([torch.rand(scores.shape[-1], generator=g) for g in self._generators])
+        uniform = uniform.clamp_min(torch.finfo(torch.float32).tiny)
+        return scores.float() / self._temperature - torch.log(-torch.log(uniform))
+
+
 def _pairs(model: Model, draw: torch.Generator, n: int) -> list[ContrastPair]:
     """Prompts with their answers, which the model itself writes."""
 
@@ -161,7 +181,8 @@ def _pairs(model: Model, draw: torch.Generator, n: int) -> list[ContrastPair]:
         topic = some(DIGITS, 4)
         prompts.append(some(WITH, 1) + some(NOISE, 6) + topic)
         prompts.append(some(WITHOUT, 1) + some(NOISE, 6) + topic)
-    written = model.generate(prompts, max_new_tokens=LETTERS, temperature=1.0, batch_size=32)
+    with patch.object(writing, "RowSampling", _Gumbel):
+        written = model.generate(prompts, max_new_tokens=LETTERS, temperature=1.0, batch_size=32)
     rows = zip(prompts[::2], written[::2], prompts[1::2], written[1::2], strict=True)
     return [ContrastPair(*row) for row in rows]
 

@@ -338,7 +338,8 @@ def fitted(name, model, tmp_path, *, pairs=PAIRS, init=None, **given):
 def assert_same_run(trace, wanted, *, within=2e-5):
     assert trace["n_tok"].tolist() == wanted["n_tok"]
     losses = wanted["losses"].numpy()  # of tokens below 5, of answers up to 400, which float32 holds to 3e-5
-    allowed = 1e-6 if losses.max() < 5 else 1e-6 + 2e-6 * losses
+    # float32 keeps seven digits of a loss, so a loss above 1 has a relative bound: eight units in the last place
+    allowed = 1e-6 * np.maximum(losses, 1) if losses.max() < 5 else 1e-6 + 2e-6 * losses
     assert (np.abs(trace["jsd"] - losses) < allowed).all()
     assert np.abs(trace["vecs"] - wanted["vecs"].numpy()).max() < within
     assert np.abs(trace["vecs"][-1] - trace["vecs"][0]).max() > 0.02
