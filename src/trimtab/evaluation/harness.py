@@ -149,11 +149,11 @@ def run_tasks(
 def check_work(model: Model, work: Applied, settings: HarnessSettings) -> None:
     """Raise InputError if tasks cannot be run with these settings on this model, or on what is at work on it."""
     if settings.chat_template and model.chat.kind != "template":
-        raise InputError(f"{model.name} has no chat template; leave out chat_template (--chat-template)")
+        raise InputError(f"{model.name} has no chat template; leave out chat_template (--chat)")
     if not work.keeps_prompts and not settings.chat_template:
         raise InputError(
             "a prompt baseline is a system message, which the harness's plain texts have no place for; set "
-            "chat_template (--chat-template), or leave the baseline out"
+            "chat_template (--chat), or leave the baseline out"
         )
 
 
