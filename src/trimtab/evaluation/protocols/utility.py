@@ -73,7 +73,9 @@ class UtilitySettings:
         if self.tasks:
             task_names(self.tasks)
         elif not self.choices:
-            raise InputError("there is nothing to ask; give tasks of the harness (--task), or choices of the organism (--choices)")
+            raise InputError(
+                "there is nothing to ask; give tasks of the harness (--task), or choices of the organism (--choices)"
+            )
         for way in self.ways:
             check_direction(way)
         if not self.ways:
