@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimtab.cli.evaluate import print_summary, typed
+from trimtab.cli.evaluate import typed
 from trimtab.cli.options import Device, Json
 from trimtab.cli.output import emit_json, say
 from trimtab.cli.progress import show_progress
 from trimtab.cli.quiet import at_work
+from trimtab.cli.summary import print_summary
 
 if TYPE_CHECKING:
     from trimtab.evaluation.recipe import Recipe

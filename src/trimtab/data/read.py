@@ -8,12 +8,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trimtab.data.validate import check_columns
 from trimtab.errors import InputError
+
+Columns = Callable[[Sequence[str], str], None]
+"""(column names, where they stand) -> nothing, or an InputError."""
 
 
 class Row(NamedTuple):
@@ -60,19 +63,28 @@ def json_lines(text: str, name: str) -> Iterator[Row]:
 
 
 def _read_json_lines(path: Path) -> Iterator[Row]:
-    return json_lines(_decode(path), str(path))
+    return json_lines(decoded(path), str(path))
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    rows = _json(_decode(path), str(path), several=True)
+    rows = _json(decoded(path), str(path), several=True)
     if not isinstance(rows, list):
         raise InputError(f"{path}: holds no list at its top; give a JSON list of rows, or JSON lines as .jsonl")
     for number, value in enumerate(rows, 1):
         yield Row(f"{path} row {number}", value)
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
+def csv_rows(path: Path, check: Columns | None = None) -> Iterator[Row]:
+    """The rows of a CSV file, as mappings from column to cell.
+
+    Args:
+        path: The file.
+        check: Told of the header before the first row; it refuses columns.
+
+    Raises:
+        InputError: Text that is not UTF-8, or broken CSV.
+    """
+    reader = csv.reader(io.StringIO(decoded(path), newline=""), strict=True)
     header: list[str] | None = None
     begin = 1
     try:
@@ -82,7 +94,8 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 continue
             if header is None:
                 header = [name.strip() for name in cells]
-                check_columns(header, where)
+                if check is not None:
+                    check(header, where)
                 continue
             if len(cells) != len(header):
                 raise InputError(
@@ -95,13 +108,19 @@ def _read_csv(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def parquet_rows(path: Path, check: Columns | None = None) -> Iterator[Row]:
+    """The rows of a Parquet file, as mappings from column to value; arguments as of `csv_rows`.
+
+    Raises:
+        InputError: No readable Parquet file.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
         table = parquet.ParquetFile(path)
-        check_columns(table.schema_arrow.names, str(path))
+        if check is not None:
+            check(table.schema_arrow.names, str(path))
         number = 0
         for batch in table.iter_batches():
             for value in batch.to_pylist():
@@ -112,16 +131,24 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: is no readable Parquet file ({reason}); write it again") from error
 
 
+def _contrast_csv(path: Path) -> Iterator[Row]:
+    return csv_rows(path, check_columns)
+
+
+def _contrast_parquet(path: Path) -> Iterator[Row]:
+    return parquet_rows(path, check_columns)
+
+
 READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": _read_json_lines,
     ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
+    ".csv": _contrast_csv,
+    ".parquet": _contrast_parquet,
 }
 """Extension -> how such a file is read."""
 
 
-def _decode(path: Path) -> str:
+def decoded(path: Path) -> str:
     """The text of a file, without a byte order mark."""
     content = path.read_bytes()
     try:

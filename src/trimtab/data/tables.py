@@ -6,15 +6,13 @@ starts from.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trimtab.data.read import READERS, Row
+from trimtab.data.read import READERS, Row, csv_rows, decoded, parquet_rows
 from trimtab.errors import InputError
 
 
@@ -46,14 +44,14 @@ def read_table(path: Path, what: str) -> Iterator[Row]:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(decoded(path).splitlines(), 1):
         if line.strip():
             yield Row(f"{path} line {number}", line.strip())
 
 
 def _read_yaml(path: Path) -> Iterator[Row]:
     try:
-        found = yaml.safe_load(_text(path))
+        found = yaml.safe_load(decoded(path))
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: broken YAML ({reason}); write a list, or name: description lines") from None
@@ -65,52 +63,14 @@ def _read_yaml(path: Path) -> Iterator[Row]:
         yield Row(f"{path} entry {number}", value)
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    header: list[str] | None = None
-    begin = 1
-    try:
-        for cells in reader:
-            where, begin = f"{path} line {begin}", reader.line_num + 1
-            if not cells:
-                continue
-            if header is None:
-                header = [name.strip() for name in cells]
-            elif len(cells) != len(header):
-                raise InputError(
-                    f"{where}: has {len(cells)} cells where the header has {len(header)}; quote the commas"
-                )
-            else:
-                yield Row(where, dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise InputError(
-            f"{path} line {begin}: broken CSV ({error}); quote cells that hold commas or quotes"
-        ) from error
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        number = 0
-        for batch in parquet.ParquetFile(path).iter_batches():
-            for value in batch.to_pylist():
-                number += 1
-                yield Row(f"{path} row {number}", value)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is no readable Parquet file ({reason}); write it again") from error
-
-
 TABLES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     ".txt": _read_lines,
     ".jsonl": READERS[".jsonl"],
     ".json": READERS[".json"],
     ".yaml": _read_yaml,
     ".yml": _read_yaml,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
+    ".csv": csv_rows,
+    ".parquet": parquet_rows,
 }
 """Extension -> how such a table is read."""
 
@@ -119,12 +79,3 @@ def cell(row: Mapping[str, Any], *names: str) -> Any:
     """The value under the first of several column names that a row has; None where it has none, or an empty cell."""
     found = next((row[name] for name in names if name in row), None)
     return None if found == "" or found != found else found
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path} line {line}: is not UTF-8; save the file as UTF-8") from None
