@@ -14,7 +14,7 @@ from trimtab.cli.compare import compare as compare_command
 from trimtab.cli.report import report as report_command
 from trimtab.errors import InputError
 from trimtab.report.comparing import compare, interval
-from trimtab.report.page.blocks import Heat, Measured
+from trimtab.report.page.blocks import Heat, Measured, Point, Scatter
 from trimtab.report.page.command import command_of, shorten
 from trimtab.report.page.heats import view_heat, view_heats
 from trimtab.report.page.identity import grouped, view_identity
@@ -22,6 +22,7 @@ from trimtab.report.page.lines import _apart
 from trimtab.report.page.numbers import DASH, GROUP, MINUS, digits_for, fixed
 from trimtab.report.page.page import make_page
 from trimtab.report.page.palette import SERIES, STEPS, contrast, scheme
+from trimtab.report.page.points import draw_scatter
 from trimtab.report.page.reading import names_of, read_report
 from trimtab.report.page.room import LARGEST, ROOMS
 from trimtab.report.page.tables import step, view_table
@@ -628,3 +629,13 @@ class TestCommands:
 
         for name in ("template.html.j2", "macros.html.j2", "style.css", "page.js"):
             assert resources.files("trimtab.report.page").joinpath(name).is_file()
+
+
+@pytest.mark.parametrize("width", [760, 328])
+def test_a_logarithmic_axis_has_plain_figures(width):
+    """Matplotlib writes powers as mathematics, of which an SVG with real text shows the source."""
+    spread = tuple(Point(f"m{k}", 10.0**-k, k / 2, None, None, None, None) for k in range(5))
+    figure = draw_scatter(Scatter("s", "S", "", "x", "y", "lower", "higher", spread), width, "salt")
+    texts = re.findall(r">([^<>]+)</text>", str(figure.svg))
+    assert "0.01" in texts
+    assert not [text for text in texts if "$" in text or "\\" in text]

@@ -11,7 +11,17 @@ from markupsafe import Markup
 
 from trimtab.report.page.blocks import Curve, Numbers, Series
 from trimtab.report.page.palette import SERIES, sentinel
-from trimtab.report.page.svg import FONT, NARROW, clipped, drawing, inline, label_axes, new_canvas, wrapped
+from trimtab.report.page.svg import (
+    FONT,
+    NARROW,
+    clipped,
+    drawing,
+    inline,
+    label_axes,
+    logarithmic_x,
+    new_canvas,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +169,7 @@ def _frame(axes: Axes, series: Sequence[Series]) -> None:
     axes.yaxis.grid(True)
     xs = [x for one in series for x in one.x]
     if min(xs) > 0 and max(xs) / min(xs) > 100:
-        axes.set_xscale("log")
+        logarithmic_x(axes)
     ys = [y for one in series for part in (one.y, one.low or (), one.high or ()) for y in part if y is not None]
     room = 0.04 * (max(ys) - min(ys)) or 0.1 * abs(ys[0]) or 0.1
     axes.set_ylim(min(ys) - room, max(ys) + room)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.report.page.blocks import Better, Point, Scatter
 from trimtab.report.page.lines import Drawing
 from trimtab.report.page.palette import sentinel
-from trimtab.report.page.svg import FONT, clipped, drawing, inline, label_axes, new_canvas
+from trimtab.report.page.svg import FONT, clipped, drawing, inline, label_axes, logarithmic_x, new_canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ def _crosses(axes: Axes, points: Sequence[Point]) -> None:
     sizes = [end for point in points for end in (point.x, point.x_high) if end is not None]
     lows = [end for point in points for end in (point.x, point.x_low) if end is not None]
     if min(lows) > 0 and max(sizes) / min(lows) > 100:
-        axes.set_xscale("log")
+        logarithmic_x(axes)
 
 
 def _label_points(canvas: Canvas, axes: Axes, points: Sequence[Point], width: int) -> None:

@@ -83,6 +83,16 @@ def label_axes(axes: Axes, x: str, y: str, width: float) -> None:
     axes.set_title(wrapped(y, width), loc="left", color=sentinel("muted"), pad=8)
 
 
+def logarithmic_x(axes: Axes) -> None:
+    """A logarithmic x axis with its ticks in plain figures; matplotlib's own are mathematics that no browser reads."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def one_line(text: str) -> str:
     """A text in one line of characters that can be drawn; control characters and halves of surrogate pairs cannot."""
     lines = " ".join(text.split())
